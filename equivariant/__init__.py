@@ -1,0 +1,1 @@
+"""Tensor products of irreps for E(3)-equivariant networks."""

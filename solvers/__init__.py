@@ -1,0 +1,1 @@
+"""Solvers of partial differential equations: conjugate gradient and neural operators."""

@@ -1,0 +1,1 @@
+"""Decompositions: dense tensors into factored form."""

@@ -1,0 +1,3 @@
+"""Tensors held in factored form: their algebra and their rounding."""
+
+from .decomposition import Decomposition as Decomposition

@@ -1,0 +1,1 @@
+"""Matrix building blocks whose gradients stay finite when singular values repeat."""

@@ -1,0 +1,45 @@
+"""Every test runs under jaxtyping and beartype, strict promotion, and several CPU devices."""
+
+import os
+
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+)
+
+from jaxtyping import install_import_hook
+
+_hook = install_import_hook(["tensornet", "equivariant", "solvers"], "beartype.beartype")
+_hook.__enter__()  # for the whole process: the packages are imported by the tests
+
+import hypothesis  # noqa: E402
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import pytest  # noqa: E402
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+hypothesis.settings.register_profile(
+    "gauntax", deadline=None, max_examples=20, derandomize=True, print_blob=True
+)
+hypothesis.settings.load_profile("gauntax")
+
+
+@pytest.fixture(params=["float32", "float64"])
+def dtype(request):
+    """Run a test in both precisions, each as a user has it: x64 off for float32, on for float64."""
+    with jax.enable_x64(request.param == "float64"):
+        yield jnp.dtype(request.param)
+
+
+@pytest.fixture
+def x64():
+    """Run a test with 64-bit types on."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    """Keep the user's cache out of the tests and the tests out of it."""
+    monkeypatch.setenv("GAUNTAX_CACHE_DIR", str(tmp_path / "cache"))
