@@ -1,13 +1,13 @@
 # `make demo` and `make test` are each enough on a fresh machine: they build the virtual
 # environment once, and use no network after that. `make help` lists the rest.
 #
-#   PYTHON=python3.13   the interpreter the environment is built from (3.11 to 3.13)
+#   PYTHON=python3.13   builds the environment (3.11 to 3.13); one that exists stays as it is
 #   VENV=DIR            where the environment lies
 #   EXTRAS=cuda13,bench optional dependencies to install as well
 #   RUN=python3         use this interpreter as it is and install nothing
 #   JOBS=1              test processes
 
-PYTHON ?= python3
+PYTHON ?= python3 python3.13 python3.12 python3.11
 VENV ?= .venv
 EXTRAS ?=
 JOBS ?= 2
@@ -21,6 +21,8 @@ empty :=
 space := $(empty) $(empty)
 all_extras := plot,progress$(if $(strip $(EXTRAS)),$(comma)$(subst $(space),$(comma),$(strip $(EXTRAS))))
 stamp := $(VENV)/.installed-$(subst $(comma),-,$(all_extras))
+
+PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 
 ifdef RUN
 ready :=
@@ -72,17 +74,21 @@ clean:  ## remove the environment and everything the other targets wrote
 
 # A virtual environment's own pip is too old to know dependency groups.
 $(VENV)/bin/python:
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
-	  echo "PYTHON=$(PYTHON): expected Python 3.11, 3.12 or 3.13, got" \
-	    "$$($(PYTHON) --version 2>&1 || true). Name another: make PYTHON=python3.12 ..." >&2; \
-	  exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --upgrade pip
+	@for python in $(PYTHON); do \
+	  $$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+	    2>/dev/null && break; \
+	  echo "$$python: expected Python 3.11 to 3.13, got" \
+	    "$$($$python --version 2>/dev/null || echo nothing that runs)" >&2; \
+	  python=; \
+	done; \
+	test -n "$$python" || { echo 'Name another: make PYTHON=python3.12 ...' >&2; exit 1; }; \
+	$$python -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+	$(PIP) --upgrade pip
 
 $(stamp): pyproject.toml | $(VENV)/bin/python
-	$(VENV)/bin/python -m pip install --quiet --group tests -e '.[$(all_extras)]'
+	$(PIP) --group tests -e '.[$(all_extras)]'
 	@touch $@
 
 $(stamp)-%: $(stamp) | $(VENV)/bin/python
-	$(VENV)/bin/python -m pip install --quiet --group $*
+	$(PIP) --group $*
 	@touch $@
