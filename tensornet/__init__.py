@@ -7,5 +7,7 @@ from .formats import TensorRing as TensorRing
 from .formats import TensorTrain as TensorTrain
 from .formats import TTMatrix as TTMatrix
 from .formats import Tucker as Tucker
+from .io import load as load
+from .io import save as save
 from .planner import contract as contract
 from .status import Status as Status
