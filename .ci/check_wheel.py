@@ -32,6 +32,7 @@ def check_imports():
 def check_use():
     import jax
     import jax.numpy as jnp
+
     import tensornet as tn
 
     factors = [jax.random.normal(jax.random.key(n), (6 + n, 2)) for n in range(3)]
