@@ -1,13 +1,23 @@
-"""Chains of cores, which tensor trains, matrices in that format and rings share."""
+"""Chains of cores: the algebra that tensor trains and tensor rings share.
+
+A train is a ring whose closing rank is 1.
+"""
 
 from collections.abc import Sequence
 
+import jax.numpy as jnp
 from jaxtyping import Array
 
-from .base import check_pieces
+from ..linalg.svd import qr
+from ..planner import contract
+from .indexing import Action, apply_to_axis, drops
+from .pieces import check_pieces
+from .scaling import rescale
+
+Cores = Sequence[Array]
 
 
-def check_chain(cores: Sequence[Array], ndim: int, axes: str, *, ring: bool = False) -> None:
+def check_chain(cores: Cores, ndim: int, axes: str, *, ring: bool = False) -> None:
     """Require cores whose neighbouring ranks agree, and ends of 1 (or, in a ring, equal ends).
 
     Raises:
@@ -32,3 +42,109 @@ def check_chain(cores: Sequence[Array], ndim: int, axes: str, *, ring: bool = Fa
         raise ValueError(f"cores[0]: expected first dimension 1, got shape {cores[0].shape}")
     if not ring and last_rank != 1:
         raise ValueError(f"cores[{last}]: expected last dimension 1, got shape {cores[last].shape}")
+
+
+def dense(cores: Cores) -> Array:
+    """Return the tensor that a ring of cores stands for."""
+    closing = cores[0].shape[0]
+    if len(cores) == 1:
+        return contract("ana->n", cores[0])
+    product = cores[0]
+    for core in cores[1:-1]:
+        product = contract("zia,anb->zinb", product, core)
+        product = product.reshape(closing, -1, core.shape[2])
+    product = contract("zia,anz->in", product, cores[-1])
+    return product.reshape(tuple(core.shape[1] for core in cores))
+
+
+def add(x: Cores, y: Cores, *, ring: bool = False) -> list[Array]:
+    """Return the cores of the sum: block diagonal, in a train joined at the ends."""
+    last = len(x) - 1
+    cores = []
+    for k, (a, b) in enumerate(zip(x, y, strict=True)):
+        join_left = k == 0 and not ring
+        join_right = k == last and not ring
+        pad_a = ((0, 0 if join_left else b.shape[0]), (0, 0), (0, 0 if join_right else b.shape[2]))
+        pad_b = ((0 if join_left else a.shape[0], 0), (0, 0), (0 if join_right else a.shape[2], 0))
+        cores.append(jnp.pad(a, pad_a) + jnp.pad(b, pad_b))
+    return cores
+
+
+def hadamard(x: Cores, y: Cores) -> list[Array]:
+    """Return the cores of the entrywise product."""
+    return [_merge_ranks(contract("anb,cnd->acnbd", a, b)) for a, b in zip(x, y, strict=True)]
+
+
+def _merge_ranks(core: Array) -> Array:
+    a, c, n, b, d = core.shape
+    return core.reshape(a * c, n, b * d)
+
+
+def inner(x: Cores, y: Cores) -> tuple[Array, Array]:
+    """Return the inner product as mantissa and exponent of two."""
+    overlaps, exponent = _overlaps(x, y)
+    return jnp.sum(overlaps), exponent
+
+
+def _overlaps(x: Cores, y: Cores) -> tuple[Array, Array]:
+    # The transfer matrix, with the ranks that close the rings carried along.
+    p, q = x[0].shape[0], y[0].shape[0]
+    eye_x, eye_y = jnp.eye(p, dtype=x[0].dtype), jnp.eye(q, dtype=x[0].dtype)
+    carried = eye_x[:, None, :, None] * eye_y[None, :, None, :]
+    exponent = jnp.zeros((), x[0].dtype)
+    for k, (a, b) in enumerate(zip(x, y, strict=True)):
+        a, a_exponent = rescale(a)
+        b, b_exponent = rescale(b)
+        if k == len(x) - 1:
+            carried = contract("pqab,anp,bnq->pq", carried, a, b)
+        else:
+            carried = contract("pqab,anc,bnd->pqcd", carried, a, b)
+        carried, shift = rescale(carried)
+        exponent = exponent + a_exponent + b_exponent + shift
+    return carried, exponent
+
+
+def norm(cores: Cores) -> tuple[Array, Array]:
+    """Return the norm as mantissa and exponent of two, by QR along the chain."""
+    closing = cores[0].shape[0]
+    carried = jnp.eye(closing, dtype=cores[0].dtype)[None, :, :]
+    exponent = jnp.zeros((), cores[0].dtype)
+    for k, core in enumerate(cores):
+        core, shift = rescale(core)
+        exponent = exponent + shift
+        if k == len(cores) - 1:
+            carried = contract("pza,anz->pn", carried, core)
+        else:
+            width = core.shape[2]
+            carried = contract("pza,anb->pnzb", carried, core).reshape(-1, closing * width)
+            if carried.shape[0] > carried.shape[1]:
+                _, carried = qr(carried)
+            carried = carried.reshape(-1, closing, width)
+        carried, shift = rescale(carried)
+        exponent = exponent + shift
+    return jnp.sqrt(jnp.sum(carried**2)), exponent
+
+
+def transform(cores: Cores, actions: Sequence[Action]) -> list[Array] | Array:
+    """Apply one action to each mode; the result is a scalar where no mode is left."""
+    kept: list[Array] = []
+    carried = None  # the product of the matrices of dropped modes since the last kept one
+    for core, action in zip(cores, actions, strict=True):
+        new = apply_to_axis(core, 1, action)
+        if drops(action):
+            carried = new if carried is None else contract("ab,bc->ac", carried, new)
+        elif carried is None:
+            kept.append(new)
+        elif kept:
+            kept[-1] = contract("anb,bc->anc", kept[-1], carried)
+            kept.append(new)
+            carried = None
+        else:
+            kept.append(contract("ab,bnc->anc", carried, new))
+            carried = None
+    if not kept:
+        assert carried is not None
+        return jnp.trace(carried)
+    if carried is not None:
+        kept[-1] = contract("anb,bc->anc", kept[-1], carried)
+    return kept

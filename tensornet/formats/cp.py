@@ -1,17 +1,29 @@
 """Canonical polyadic format: a weighted sum of outer products."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Float
 
+from ..linalg.svd import qr
 from ..planner import contract
 from ..validation import as_real
-from .base import FactoredTensor, as_arrays, check_dtype, check_pieces
+from .base import ModalTensor
+from .indexing import Action, apply_to_axis, drops
+from .pieces import as_arrays, check_dimensions, check_dtype, check_pieces
+from .scaling import rescale
+
+# Where the squared norm is less than this share of what its terms add up to without their signs,
+# they cancel, and the Gram matrices have lost digits that orthogonal transformations keep.
+_CANCELLED = 1 / 64
 
 
-class CP(FactoredTensor):
+class CP(ModalTensor):
     """`x[i, j, ...] = sum over r of weights[r] * factors[0][i, r] * factors[1][j, r] ...`.
 
     Args:
@@ -29,7 +41,7 @@ class CP(FactoredTensor):
     )
 
     def __check_init__(self) -> None:
-        check_pieces((self.weights,), "weights", 1, "(rank,)")
+        check_dimensions(self.weights, "weights", 1, "(rank,)")
         check_pieces(self.factors, "factors", 2, "(size, rank)")
         rank = self.weights.shape[0]
         for k, factor in enumerate(self.factors):
@@ -60,28 +72,98 @@ class CP(FactoredTensor):
         """Type of the entries."""
         return self.weights.dtype
 
+    @eqx.filter_jit
     def to_dense(self) -> Float[Array, "..."]:
         """Return the tensor as an array of shape `shape`."""
         if len(self.factors) == 1:
             return contract("ir,r->i", self.factors[0], self.weights)
-        # Two Khatri-Rao products of nearly equal size, then one matrix product: planned pairwise,
-        # the network would form the largest intermediate by an outer product.
+        # Two Khatri-Rao products of nearly equal size, then one matrix product.
         split = _balanced_split(self.shape)
         left = _khatri_rao(self.factors[:split])
         right = _khatri_rao(self.factors[split:])
         dense = contract("ir,jr->ij", left * self.weights[None, :], right)
         return dense.reshape(self.shape)
 
+    def _inner(self, other: Any) -> tuple[Array, Array]:
+        overlaps, exponent = _overlaps(self, other)
+        return jnp.sum(overlaps), exponent
 
-def _balanced_split(shape: tuple[int, ...]) -> int:
+    def _norm(self) -> tuple[Array, Array]:
+        overlaps, exponent = _overlaps(self, self)
+        square = jnp.sum(overlaps)
+        half = jnp.floor(exponent / 2)
+        fast = jnp.sqrt(jnp.maximum(square * jnp.exp2(exponent - 2 * half), 0.0)), half
+        cancelled = square < _CANCELLED * jnp.sum(jnp.abs(overlaps))
+        return lax.cond(cancelled, lambda: _orthogonal_norm(self), lambda: fast)
+
+    def _scaled(self, scalar: Array) -> "CP":
+        return CP(self.weights * scalar, self.factors)
+
+    def _sum(self, other: Any) -> "CP":
+        pairs = zip(self.factors, other.factors, strict=True)
+        weights = jnp.concatenate([self.weights, other.weights])
+        return CP(weights, [jnp.concatenate(pair, axis=1) for pair in pairs])
+
+    def _hadamard(self, other: Any) -> "CP":
+        weights = (self.weights[:, None] * other.weights[None, :]).reshape(-1)
+        pairs = zip(self.factors, other.factors, strict=True)
+        return CP(weights, [row_products(f, g) for f, g in pairs])
+
+    def _transformed(self, actions: tuple[Action, ...]) -> Any:
+        weights, factors = self.weights, []
+        for factor, action in zip(self.factors, actions, strict=True):
+            new = apply_to_axis(factor, 0, action)
+            if drops(action):
+                weights = weights * new
+            else:
+                factors.append(new)
+        return CP(weights, factors) if factors else jnp.sum(weights)
+
+
+def row_products(a: Float[Array, "n r"], b: Float[Array, "n s"]) -> Float[Array, "n rs"]:
+    """Return the Kronecker product of each row of `a` with the same row of `b`."""
+    return (a[:, :, None] * b[:, None, :]).reshape(a.shape[0], -1)
+
+
+def _balanced_split(shape: Sequence[int]) -> int:
     """Return where to cut the modes so that the larger side is smallest."""
     return min(range(1, len(shape)), key=lambda k: max(math.prod(shape[:k]), math.prod(shape[k:])))
 
 
-def _khatri_rao(factors: tuple[Array, ...]) -> Array:
+def _khatri_rao(factors: Sequence[Array]) -> Array:
     """Return the column-wise Kronecker product, the last factor's rows running fastest."""
     product = factors[0]
     for factor in factors[1:]:
-        rank = factor.shape[1]
-        product = (product[:, None, :] * factor[None, :, :]).reshape(-1, rank)
+        product = (product[:, None, :] * factor[None, :, :]).reshape(-1, factor.shape[1])
     return product
+
+
+def _overlaps(x: CP, y: CP) -> tuple[Array, Array]:
+    """Inner products of each term of `x` with each of `y`, and their exponent of two."""
+    product, exponent = rescale(x.weights[:, None] * y.weights[None, :])
+    for f, g in zip(x.factors, y.factors, strict=True):
+        f, f_exponent = rescale(f)
+        g, g_exponent = rescale(g)
+        product, shift = rescale(product * contract("ir,is->rs", f, g))
+        exponent = exponent + f_exponent + g_exponent + shift
+    return product, exponent
+
+
+def _orthogonal_norm(x: CP) -> tuple[Array, Array]:
+    """Norm by QR along the modes, which keeps what is left after terms cancel."""
+    carried = jnp.ones((1, x.rank), x.dtype)
+    weights, exponent = rescale(x.weights)
+    for k, factor in enumerate(x.factors):
+        factor, shift = rescale(factor)
+        exponent = exponent + shift
+        if factor.shape[0] > x.rank:
+            _, factor = qr(factor)
+        if k == len(x.factors) - 1:
+            break
+        carried = _khatri_rao([carried, factor])
+        if carried.shape[0] > x.rank:
+            _, carried = qr(carried)
+        carried, shift = rescale(carried)
+        exponent = exponent + shift
+    residual, shift = rescale(contract("ar,ir,r->ai", carried, factor, weights))
+    return jnp.sqrt(jnp.sum(residual**2)), exponent + shift

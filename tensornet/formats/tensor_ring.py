@@ -1,15 +1,18 @@
 """Tensor-ring format: a chain of three-way cores closed by a trace."""
 
+from typing import Any
+
 import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..planner import contract
-from .base import FactoredTensor, as_arrays
-from .chain import check_chain
+from . import chain
+from .base import ModalTensor
+from .indexing import Action
+from .pieces import as_arrays
 
 
-class TensorRing(FactoredTensor):
+class TensorRing(ModalTensor):
     """`x[i, j, ...]` is the trace of `cores[0][:, i, :] @ cores[1][:, j, :] @ ...`.
 
     Args:
@@ -26,7 +29,7 @@ class TensorRing(FactoredTensor):
     cores: tuple[Float[Array, "..."], ...] = eqx.field(converter=lambda c: as_arrays(c, "cores"))
 
     def __check_init__(self) -> None:
-        check_chain(self.cores, 3, "(rank before, size, rank after)", ring=True)
+        chain.check_chain(self.cores, 3, "(rank before, size, rank after)", ring=True)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -52,12 +55,34 @@ class TensorRing(FactoredTensor):
         """Type of the entries."""
         return self.cores[0].dtype
 
+    @eqx.filter_jit
     def to_dense(self) -> Float[Array, "..."]:
         """Return the tensor as an array of shape `shape`."""
-        dense = self.cores[0]
-        for core in self.cores[1:-1]:
-            dense = contract("zia,ajb->zijb", dense, core)
-            dense = dense.reshape(dense.shape[0], -1, core.shape[2])
-        if len(self.cores) == 1:
-            return contract("aia->i", dense)
-        return contract("zia,ajz->ij", dense, self.cores[-1]).reshape(self.shape)
+        return chain.dense(self.cores)
+
+    def _inner(self, other: Any) -> tuple[Array, Array]:
+        # Both are cut open at the bond where least has to be carried along.
+        ranks = [r * s for r, s in zip(self.rank, other.rank, strict=True)]
+        cut = ranks.index(min(ranks))
+        return chain.inner(_turned(self.cores, cut), _turned(other.cores, cut))
+
+    def _norm(self) -> tuple[Array, Array]:
+        return chain.norm(_turned(self.cores, self.rank.index(min(self.rank))))
+
+    def _scaled(self, scalar: Array) -> "TensorRing":
+        return TensorRing((self.cores[0] * scalar, *self.cores[1:]))
+
+    def _sum(self, other: Any) -> "TensorRing":
+        return TensorRing(chain.add(self.cores, other.cores, ring=True))
+
+    def _hadamard(self, other: Any) -> "TensorRing":
+        return TensorRing(chain.hadamard(self.cores, other.cores))
+
+    def _transformed(self, actions: tuple[Action, ...]) -> Any:
+        cores = chain.transform(self.cores, actions)
+        return TensorRing(cores) if isinstance(cores, list) else cores
+
+
+def _turned(cores: tuple[Array, ...], first: int) -> tuple[Array, ...]:
+    """Return the cores of the same ring with its modes turned, so that `first` comes first."""
+    return cores[first:] + cores[:first]

@@ -1,15 +1,18 @@
 """Tensor-train format: a chain of three-way cores."""
 
+from typing import Any
+
 import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..planner import contract
-from .base import FactoredTensor, as_arrays
-from .chain import check_chain
+from . import chain
+from .base import ModalTensor
+from .indexing import Action
+from .pieces import as_arrays
 
 
-class TensorTrain(FactoredTensor):
+class TensorTrain(ModalTensor):
     """`x[i, j, ...]` is the product of the matrices `cores[0][:, i, :]`, `cores[1][:, j, :]`, ....
 
     Args:
@@ -26,7 +29,7 @@ class TensorTrain(FactoredTensor):
     cores: tuple[Float[Array, "..."], ...] = eqx.field(converter=lambda c: as_arrays(c, "cores"))
 
     def __check_init__(self) -> None:
-        check_chain(self.cores, 3, "(rank before, size, rank after)")
+        chain.check_chain(self.cores, 3, "(rank before, size, rank after)")
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -49,10 +52,26 @@ class TensorTrain(FactoredTensor):
         """Type of the entries."""
         return self.cores[0].dtype
 
+    @eqx.filter_jit
     def to_dense(self) -> Float[Array, "..."]:
         """Return the tensor as an array of shape `shape`."""
-        dense = self.cores[0].reshape(-1, self.cores[0].shape[2])
-        for core in self.cores[1:]:
-            dense = contract("ia,aj->ij", dense, core.reshape(core.shape[0], -1))
-            dense = dense.reshape(-1, core.shape[2])
-        return dense.reshape(self.shape)
+        return chain.dense(self.cores)
+
+    def _inner(self, other: Any) -> tuple[Array, Array]:
+        return chain.inner(self.cores, other.cores)
+
+    def _norm(self) -> tuple[Array, Array]:
+        return chain.norm(self.cores)
+
+    def _scaled(self, scalar: Array) -> "TensorTrain":
+        return TensorTrain((self.cores[0] * scalar, *self.cores[1:]))
+
+    def _sum(self, other: Any) -> "TensorTrain":
+        return TensorTrain(chain.add(self.cores, other.cores))
+
+    def _hadamard(self, other: Any) -> "TensorTrain":
+        return TensorTrain(chain.hadamard(self.cores, other.cores))
+
+    def _transformed(self, actions: tuple[Action, ...]) -> Any:
+        cores = chain.transform(self.cores, actions)
+        return TensorTrain(cores) if isinstance(cores, list) else cores

@@ -1,18 +1,26 @@
 """Tucker format: a small core multiplied by a matrix in each mode."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..linalg.svd import qr
 from ..planner import contract
 from ..validation import as_real
-from .base import FactoredTensor, as_arrays, check_dtype, check_pieces
+from .base import ModalTensor
+from .cp import row_products
+from .indexing import Action, apply_to_axis, drops
 from .letters import letters
+from .pieces import as_arrays, check_dtype, check_pieces
+from .scaling import rescale
 
 
-class Tucker(FactoredTensor):
+class Tucker(ModalTensor):
     """`x[i, j, ...] = sum of core[a, b, ...] * factors[0][i, a] * factors[1][j, b] ...`.
 
     Args:
@@ -66,12 +74,61 @@ class Tucker(FactoredTensor):
         """Type of the entries."""
         return self.core.dtype
 
+    @eqx.filter_jit
     def to_dense(self) -> Float[Array, "..."]:
         """Return the tensor as an array of shape `shape`."""
         return multiply_modes(self.core, self.factors)
 
+    def _inner(self, other: Any) -> tuple[Array, Array]:
+        left, exponent = rescale(self.core)
+        right, shift = rescale(other.core)
+        exponent, overlaps = exponent + shift, []
+        for f, g in zip(self.factors, other.factors, strict=True):
+            f, f_exponent = rescale(f)
+            g, g_exponent = rescale(g)
+            exponent = exponent + f_exponent + g_exponent
+            overlaps.append(contract("ir,is->rs", f, g))
+        right = multiply_modes(right, overlaps)
+        return jnp.sum(left * right), exponent
 
-def multiply_modes(core: Array, matrices: tuple[Array, ...]) -> Array:
+    def _norm(self) -> tuple[Array, Array]:
+        core, exponent = rescale(self.core)
+        reduced = []
+        for factor in self.factors:
+            factor, shift = rescale(factor)
+            exponent = exponent + shift
+            reduced.append(qr(factor)[1] if factor.shape[0] > factor.shape[1] else factor)
+        core, shift = rescale(multiply_modes(core, reduced))
+        return jnp.sqrt(jnp.sum(core**2)), exponent + shift
+
+    def _scaled(self, scalar: Array) -> "Tucker":
+        return Tucker(self.core * scalar, self.factors)
+
+    def _sum(self, other: Any) -> "Tucker":
+        after = [(0, r) for r in other.rank]
+        before = [(r, 0) for r in self.rank]
+        pairs = zip(self.factors, other.factors, strict=True)
+        return Tucker(
+            jnp.pad(self.core, after) + jnp.pad(other.core, before),
+            [jnp.concatenate(pair, axis=1) for pair in pairs],
+        )
+
+    def _hadamard(self, other: Any) -> "Tucker":
+        pairs = zip(self.factors, other.factors, strict=True)
+        return Tucker(jnp.kron(self.core, other.core), [row_products(f, g) for f, g in pairs])
+
+    def _transformed(self, actions: tuple[Action, ...]) -> Any:
+        core, factors = self.core, []
+        for factor, action in zip(self.factors, actions, strict=True):
+            new = apply_to_axis(factor, 0, action)
+            if drops(action):
+                core = apply_to_axis(core, len(factors), new)
+            else:
+                factors.append(new)
+        return Tucker(core, factors) if factors else core
+
+
+def multiply_modes(core: Array, matrices: Sequence[Array]) -> Array:
     """Multiply mode k of `core` by `matrices[k]`, of shape (new size, old size), for every k."""
     d = len(matrices)
     inside, outside = letters(2 * d)[:d], letters(2 * d)[d:]
