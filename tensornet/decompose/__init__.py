@@ -1,3 +1,5 @@
 """Decompositions: dense tensors into factored form."""
 
 from .cp_als import cp_als as cp_als
+from .tucker import hooi as hooi
+from .tucker import hosvd as hosvd
