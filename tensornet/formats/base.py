@@ -7,7 +7,7 @@ from typing import Any, ClassVar, TypeVar
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike, Float, Int
 
 from .indexing import Action, read_index, read_multiplier
 from .scaling import scaled_norm, times_power
@@ -55,11 +55,11 @@ class FactoredTensor(eqx.Module):
         """Return the tensor as an array of shape `shape`."""
 
     @abc.abstractmethod
-    def _norm(self) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    def _norm(self) -> tuple[Float[Array, ""], Int[Array, ""]]:
         """Frobenius norm as mantissa and exponent of two."""
 
     @abc.abstractmethod
-    def _inner(self, other: Any) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    def _inner(self, other: Any) -> tuple[Float[Array, ""], Int[Array, ""]]:
         """Inner product as mantissa and exponent of two."""
 
     @abc.abstractmethod
@@ -87,7 +87,7 @@ class FactoredTensor(eqx.Module):
     def log_norm(self) -> Float[Array, ""]:
         """Return the natural logarithm of the norm, also where the norm would overflow."""
         mantissa, exponent = scaled_norm(self)
-        return jnp.log(mantissa) + exponent * math.log(2)
+        return jnp.log(mantissa) + exponent.astype(self.dtype) * math.log(2)
 
     def inner(self, other: Any) -> Float[Array, ""]:
         """Return the inner product, the sum over all entries of `self * other`.

@@ -3,9 +3,12 @@
 A train is a ring whose closing rank is 1.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array
 
 from ..linalg.svd import qr
@@ -15,6 +18,8 @@ from .pieces import check_pieces
 from .scaling import rescale
 
 Cores = Sequence[Array]
+
+_LONG = 6  # a run this long is worth a loop
 
 
 def check_chain(cores: Cores, ndim: int, axes: str, *, ring: bool = False) -> None:
@@ -90,39 +95,74 @@ def _overlaps(x: Cores, y: Cores) -> tuple[Array, Array]:
     # The transfer matrix, with the ranks that close the rings carried along.
     p, q = x[0].shape[0], y[0].shape[0]
     eye_x, eye_y = jnp.eye(p, dtype=x[0].dtype), jnp.eye(q, dtype=x[0].dtype)
-    carried = eye_x[:, None, :, None] * eye_y[None, :, None, :]
-    exponent = jnp.zeros((), x[0].dtype)
-    for k, (a, b) in enumerate(zip(x, y, strict=True)):
-        a, a_exponent = rescale(a)
-        b, b_exponent = rescale(b)
-        if k == len(x) - 1:
-            carried = contract("pqab,anp,bnq->pq", carried, a, b)
-        else:
-            carried = contract("pqab,anc,bnd->pqcd", carried, a, b)
-        carried, shift = rescale(carried)
-        exponent = exponent + a_exponent + b_exponent + shift
-    return carried, exponent
+    start = eye_x[:, None, :, None] * eye_y[None, :, None, :], jnp.zeros((), jnp.int32)
+
+    def step(state: Any, pair: tuple[Array, Array]) -> tuple[Any, None]:
+        carried, exponent = state
+        a, a_exponent = rescale(pair[0])
+        b, b_exponent = rescale(pair[1])
+        carried, shift = rescale(contract("pqab,anc,bnd->pqcd", carried, a, b))
+        return (carried, exponent + a_exponent + b_exponent + shift), None
+
+    (carried, exponent), _ = fold(step, start, list(zip(x[:-1], y[:-1], strict=True)))
+    a, a_exponent = rescale(x[-1])
+    b, b_exponent = rescale(y[-1])
+    overlaps, shift = rescale(contract("pqab,anp,bnq->pq", carried, a, b))
+    return overlaps, exponent + a_exponent + b_exponent + shift
 
 
 def norm(cores: Cores) -> tuple[Array, Array]:
     """Return the norm as mantissa and exponent of two, by QR along the chain."""
     closing = cores[0].shape[0]
-    carried = jnp.eye(closing, dtype=cores[0].dtype)[None, :, :]
-    exponent = jnp.zeros((), cores[0].dtype)
-    for k, core in enumerate(cores):
+    start = jnp.eye(closing, dtype=cores[0].dtype)[None, :, :], jnp.zeros((), jnp.int32)
+
+    def step(state: Any, core: Array) -> tuple[Any, None]:
+        carried, exponent = state
         core, shift = rescale(core)
         exponent = exponent + shift
-        if k == len(cores) - 1:
-            carried = contract("pza,anz->pn", carried, core)
-        else:
-            width = core.shape[2]
-            carried = contract("pza,anb->pnzb", carried, core).reshape(-1, closing * width)
-            if carried.shape[0] > carried.shape[1]:
-                _, carried = qr(carried)
-            carried = carried.reshape(-1, closing, width)
-        carried, shift = rescale(carried)
-        exponent = exponent + shift
-    return jnp.sqrt(jnp.sum(carried**2)), exponent
+        width = core.shape[2]
+        carried = contract("pza,anb->pnzb", carried, core).reshape(-1, closing * width)
+        if carried.shape[0] > carried.shape[1]:
+            _, carried = qr(carried)
+        carried, shift = rescale(carried.reshape(-1, closing, width))
+        return (carried, exponent + shift), None
+
+    (carried, exponent), _ = fold(step, start, cores[:-1])
+    last, last_exponent = rescale(cores[-1])
+    rest, shift = rescale(contract("pza,anz->pn", carried, last))
+    return jnp.sqrt(jnp.sum(rest**2)), exponent + last_exponent + shift
+
+
+def fold(
+    step: Callable[[Any, Any], tuple[Any, Any]], state: Any, items: Sequence[Any]
+) -> tuple[Any, list[Any]]:
+    """Take `step(state, item) -> (state, output)` along a chain; return state and outputs.
+
+    Runs of items of equal shapes that leave the shape of the state alone are one `lax.scan`, so
+    that the time to compile does not grow with the length of a chain.
+    """
+    outputs: list[Any] = []
+    at = 0
+    while at < len(items):
+        run = 1
+        while at + run < len(items) and _shapes(items[at + run]) == _shapes(items[at]):
+            run += 1
+        if run >= _LONG:
+            after, _ = jax.eval_shape(step, state, items[at])
+            if _shapes(after) == _shapes(state):
+                stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *items[at : at + run])
+                state, batch = lax.scan(step, state, stacked)
+                outputs += [jax.tree.map(lambda leaf, k=k: leaf[k], batch) for k in range(run)]
+                at += run
+                continue
+        state, output = step(state, items[at])
+        outputs.append(output)
+        at += 1
+    return state, outputs
+
+
+def _shapes(tree: Any) -> list[tuple[int, ...]]:
+    return [leaf.shape for leaf in jax.tree.leaves(tree)]
 
 
 def transform(cores: Cores, actions: Sequence[Action]) -> list[Array] | Array:

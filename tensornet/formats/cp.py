@@ -91,8 +91,11 @@ class CP(ModalTensor):
     def _norm(self) -> tuple[Array, Array]:
         overlaps, exponent = _overlaps(self, self)
         square = jnp.sum(overlaps)
-        half = jnp.floor(exponent / 2)
-        fast = jnp.sqrt(jnp.maximum(square * jnp.exp2(exponent - 2 * half), 0.0)), half
+        odd = exponent % 2
+        fast = (
+            jnp.sqrt(jnp.maximum(square * (1 + odd).astype(self.dtype), 0.0)),
+            (exponent - odd) // 2,
+        )
         cancelled = square < _CANCELLED * jnp.sum(jnp.abs(overlaps))
         return lax.cond(cancelled, lambda: _orthogonal_norm(self), lambda: fast)
 
@@ -151,19 +154,18 @@ def _overlaps(x: CP, y: CP) -> tuple[Array, Array]:
 
 def _orthogonal_norm(x: CP) -> tuple[Array, Array]:
     """Norm by QR along the modes, which keeps what is left after terms cancel."""
-    carried = jnp.ones((1, x.rank), x.dtype)
     weights, exponent = rescale(x.weights)
-    for k, factor in enumerate(x.factors):
+    factors = []
+    for factor in x.factors:
         factor, shift = rescale(factor)
         exponent = exponent + shift
-        if factor.shape[0] > x.rank:
-            _, factor = qr(factor)
-        if k == len(x.factors) - 1:
-            break
+        factors.append(qr(factor)[1] if factor.shape[0] > x.rank else factor)
+    carried = jnp.ones((1, x.rank), x.dtype)
+    for factor in factors[:-1]:
         carried = _khatri_rao([carried, factor])
         if carried.shape[0] > x.rank:
             _, carried = qr(carried)
         carried, shift = rescale(carried)
         exponent = exponent + shift
-    residual, shift = rescale(contract("ar,ir,r->ai", carried, factor, weights))
-    return jnp.sqrt(jnp.sum(residual**2)), exponent + shift
+    rest, shift = rescale(contract("ar,ir,r->ai", carried, factors[-1], weights))
+    return jnp.sqrt(jnp.sum(rest**2)), exponent + shift

@@ -11,7 +11,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from ..planner import contract
-from ..validation import as_real
+from ..validation import as_real, is_traced
 from .letters import letters
 
 # What is done to one mode. None: nothing. Three numbers: a slice. A scalar: one position is taken,
@@ -71,7 +71,7 @@ def _read(part: Any, mode: int, size: int) -> Action:
                 f"got {part}"
             )
         return None if part == slice(None) else (part.start, part.stop, part.step)
-    if isinstance(part, jax.core.Tracer):
+    if is_traced(part):
         if part.ndim == 0 and jnp.issubdtype(part.dtype, jnp.integer):
             return part  # its range cannot be checked
         raise TypeError(f"index: expected an integer for mode {mode}, got {part}")
@@ -109,7 +109,7 @@ def read_multiplier(
             f"mode: expected between {-d} and {d - 1} for shape {tuple(shape)}, got {mode}"
         )
     array = as_real(matrix_or_vector, "matrix_or_vector")
-    size = shape[mode]
+    size = shape[int(mode)]
     if array.ndim not in (1, 2) or array.shape[-1] != size or 0 in array.shape:
         raise ValueError(
             f"matrix_or_vector: expected shape (n, {size}) or ({size},) for mode {mode}, "

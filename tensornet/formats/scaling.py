@@ -4,41 +4,48 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 
-def times_power(x: Float[Array, "*shape"], exponent: Float[Array, ""]) -> Float[Array, "*shape"]:
+def times_power(x: Float[Array, "*shape"], exponent: Int[Array, ""]) -> Float[Array, "*shape"]:
     """Return `x * 2**exponent`, exactly where that is a normal number."""
-    limit = float(jnp.finfo(x.dtype).maxexp - 2)
-    for _ in range(3):  # in steps that are normal numbers themselves
-        step = jnp.clip(exponent, -limit, limit)
-        x = x * _power_of_two(step)
-        exponent = exponent - step
-    return x
+    half = exponent // 2  # in two steps, since the power alone may be no normal number
+    return x * _power_of_two(half, x.dtype) * _power_of_two(exponent - half, x.dtype)
 
 
-def rescale(x: Float[Array, "*shape"]) -> tuple[Float[Array, "*shape"], Float[Array, ""]]:
+def rescale(x: Float[Array, "*shape"]) -> tuple[Float[Array, "*shape"], Int[Array, ""]]:
     """Return `x` scaled by a power of two so that its largest entry is near 1, and the exponent.
 
     The exponent is a constant in derivatives: `times_power(*rescale(x))` has those of `x`.
     """
+    info = jnp.finfo(x.dtype)
     largest = lax.stop_gradient(jnp.max(jnp.abs(x)))
-    largest = jnp.where(jnp.isfinite(largest), largest, jnp.ones_like(largest))
-    exponent = jnp.frexp(largest)[1].astype(x.dtype)
-    return times_power(x, -exponent), exponent
+    bits = lax.bitcast_convert_type(largest, _INTEGER[x.dtype.name]) >> info.nmant
+    exponent = jnp.clip(bits.astype(jnp.int32) - (info.maxexp - 1), *_normal(x.dtype))
+    return x * _power_of_two(-exponent, x.dtype), exponent
 
 
-def _power_of_two(exponent: Float[Array, ""]) -> Float[Array, ""]:
+_INTEGER = {"float32": jnp.int32, "float64": jnp.int64}
+
+
+def _normal(dtype: Any) -> tuple[int, int]:
+    # Exponents whose powers of two, and their inverses, are normal numbers.
+    most = int(jnp.finfo(dtype).maxexp) - 2
+    return -most, most
+
+
+def _power_of_two(exponent: Int[Array, ""], dtype: Any) -> Float[Array, ""]:
     # From the bits: exp2 is off by roundings in float32.
-    info = jnp.finfo(exponent.dtype)
-    integer = jnp.int32 if info.bits == 32 else jnp.int64
-    bits = (exponent.astype(integer) + (info.maxexp - 1)) << info.nmant
-    return lax.bitcast_convert_type(bits, exponent.dtype)
+    info = jnp.finfo(dtype)
+    exponent = jnp.clip(exponent, *_normal(dtype)) + (info.maxexp - 1)
+    bits = exponent.astype(_INTEGER[jnp.dtype(dtype).name]) << info.nmant
+    return lax.bitcast_convert_type(bits, dtype)
 
 
 @jax.custom_jvp
-def scaled_norm(x: Any) -> tuple[Float[Array, ""], Float[Array, ""]]:
+def scaled_norm(x: Any) -> tuple[Float[Array, ""], Int[Array, ""]]:
     """Return the Frobenius norm of a format as mantissa and exponent of two.
 
     The value comes from orthogonal transformations where the format has them. The derivative is
@@ -56,4 +63,4 @@ def _scaled_norm_jvp(primals: Any, tangents: Any) -> Any:
     quotient = product / jnp.where(zero, jnp.ones_like(mantissa), mantissa)
     tangent = times_power(quotient, power - 2 * exponent)
     tangent = jnp.where(zero, jnp.zeros_like(tangent), tangent)
-    return (mantissa, exponent), (tangent, jnp.zeros_like(exponent))
+    return (mantissa, exponent), (tangent, np.zeros((), jax.dtypes.float0))
