@@ -197,7 +197,12 @@ def _project(y: Array, first: int, modes: range, factors: list[Array]) -> Array:
         u, at = factors[k], k - first
         shape = y.shape
         before, after = math.prod(shape[:at]), math.prod(shape[at + 1 :])
-        y = contract("bna,nr->bra", y.reshape(before, shape[at], after), u)
+        if after == 1:
+            y = contract("bn,nr->br", y.reshape(before, shape[at]), u)
+        elif before == 1:
+            y = contract("na,nr->ra", y.reshape(shape[at], after), u)
+        else:
+            y = contract("bna,nr->bra", y.reshape(before, shape[at], after), u)
         y = y.reshape((*shape[:at], u.shape[1], *shape[at + 1 :]))
     return y
 
