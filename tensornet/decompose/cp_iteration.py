@@ -41,7 +41,6 @@ class Fit(eqx.Module):
     """Where the loop ended."""
 
     factors: Factors
-    error: Float[Array, ""]
     status: Status
     history: Float[Array, " sweeps"]
     count: Int[Array, ""]
@@ -104,13 +103,14 @@ def iterate(target: Target, factors: Factors, rtol: Array, max_sweeps: int) -> F
         )
 
         extrapolate = keep & (count >= _PLAIN_SWEEPS)
-        if target.nonnegative:
-            clip = lambda a: jnp.maximum(a, 0.0)  # noqa: E731
-        else:
-            clip = lambda a: a  # noqa: E731
-        start = jax.tree.map(
-            lambda a, b: jnp.where(extrapolate, clip(a + state.step * (a - b)), a), factors, before
-        )
+
+        def onward(a: Array, b: Array) -> Array:
+            moved = a + state.step * (a - b)
+            if target.nonnegative:
+                moved = jnp.maximum(moved, 0.0)
+            return jnp.where(extrapolate, moved, a)
+
+        start = jax.tree.map(onward, factors, before)
         grown = jnp.minimum(state.bound, _GROWTH * state.step)
         bound = jnp.minimum(1.0, _BOUND_GROWTH * state.bound)
         return _State(
@@ -130,26 +130,27 @@ def iterate(target: Target, factors: Factors, rtol: Array, max_sweeps: int) -> F
         )
 
     factors = balance(factors)
-    scalar = lambda value: jnp.asarray(value, dtype)  # noqa: E731
+
+    def scalar(value: float) -> Array:
+        return jnp.asarray(value, dtype)
+
     state = _State(
         factors=factors,
         before=factors,
         start=factors,
-        plain=jnp.asarray(True),  # noqa: FBT003
+        plain=jnp.asarray(True),
         step=scalar(_FIRST_STEP),
         last_step=scalar(_FIRST_STEP),
         bound=scalar(1.0),
-        error=scalar(jnp.inf),
-        change=scalar(jnp.inf),
+        error=scalar(float("inf")),
+        change=scalar(float("inf")),
         history=jnp.full(max_sweeps, jnp.nan, dtype),
         count=jnp.asarray(0, jnp.int32),
         status=Status.max_iterations,
-        running=jnp.asarray(True),  # noqa: FBT003
+        running=jnp.asarray(True),
     )
     state = jax.lax.while_loop(lambda s: s.running & (s.count < max_sweeps), advance, state)
-    # Exact also above the floor of the difference of large numbers.
-    error = relative(residual(target, state.factors), target.squared_norm)
-    return Fit(state.factors, error, state.status, state.history, state.count)
+    return Fit(state.factors, state.status, state.history, state.count)
 
 
 def _in_swamp(history: Array, count: Array, rounding: Array) -> Array:
