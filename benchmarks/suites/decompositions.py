@@ -49,7 +49,7 @@ def _judged(x: np.ndarray) -> Callable:
 
 
 def _cp(shape: tuple[int, ...], quick: bool) -> list[Case]:
-    rank, sweeps = 20, 5
+    rank, sweeps = 20, 10
     cases = []
     for dtype in ("float64", "float32"):
 
@@ -106,8 +106,7 @@ def _cp(shape: tuple[int, ...], quick: bool) -> list[Case]:
                 Speed(
                     ours,
                     against,
-                    per=sweeps,
-                    unit="s/sweep",
+                    sweeps=sweeps,
                     cost=cost,
                     floor=floor,
                     floor_note="floor: two products of the tensor with R vectors a sweep",
@@ -328,8 +327,7 @@ def _tensor_ring(shape: tuple[int, ...]) -> list[Case]:
     speed = Speed(
         ours,
         [Peer(lambda: theirs("lstsq")), Peer(lambda: theirs("normal_eq"))],
-        per=sweeps,
-        unit="s/sweep",
+        sweeps=sweeps,
         note=f"{sweeps} sweeps from each one's own random start",
     )
     return [Case(SUITE, _name("tr_als", shape, f"rank {rank}"), "float64", speed)]
