@@ -68,7 +68,7 @@ class Speed:
         floor_note: what that counts.
     """
 
-    ours: Callable[[], Program]
+    ours: Callable[[], Timed]
     peers: Sequence[Peer] = ()
     sweeps: int | None = None
     within: float = 1e-3
@@ -78,7 +78,7 @@ class Speed:
     floor_note: str = ""
     note: str = ""
 
-    def program(self) -> Program:
+    def program(self) -> Timed:
         """Return the program that is timed."""
         return self.ours()
 
@@ -106,7 +106,7 @@ class Speed:
             yield from self._cost_rows(case, context, peer_bytes)
 
     def _compare(
-        self, case: "Case", context: Context, ours: Program, peer: Peer | None, floor: float | None
+        self, case: "Case", context: Context, ours: Timed, peer: Peer | None, floor: float | None
     ) -> tuple[Row, float, list[tuple[str, float]]]:
         least, most = context.rounds
         held: list[tuple[str, float]] = []
@@ -221,7 +221,7 @@ class Quality:
         published: the peer's error where it is not run, and in the note its source.
     """
 
-    ours: Callable[[int], Program]
+    ours: Callable[[int], Timed]
     at_most: float | None = None
     seeds: Sequence[int] = (0, 1, 2, 3, 4)
     digits: int = 4
@@ -231,7 +231,7 @@ class Quality:
     published: float | None = None
     note: str = ""
 
-    def program(self) -> Program:
+    def program(self) -> Timed:
         """Return the program of the first seed."""
         return self.ours(self.seeds[0])
 
