@@ -1,6 +1,8 @@
 """Tensor networks in JAX: CP, Tucker, tensor-train and tensor-ring, and the contraction planner."""
 
 from .decompose import cp_als as cp_als
+from .decompose import hooi as hooi
+from .decompose import hosvd as hosvd
 from .formats import CP as CP
 from .formats import Decomposition as Decomposition
 from .formats import FactoredTensor as FactoredTensor
