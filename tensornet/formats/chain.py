@@ -3,6 +3,7 @@
 A train is a ring whose closing rank is 1.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from ..linalg.svd import qr
+from ..linalg import qr
 from ..planner import contract
 from .indexing import Action, apply_to_axis, drops
 from .pieces import check_pieces
@@ -97,7 +98,7 @@ def _overlaps(x: Cores, y: Cores) -> tuple[Array, Array]:
     eye_x, eye_y = jnp.eye(p, dtype=x[0].dtype), jnp.eye(q, dtype=x[0].dtype)
     start = eye_x[:, None, :, None] * eye_y[None, :, None, :], jnp.zeros((), jnp.int32)
 
-    def step(state: Any, pair: tuple[Array, Array]) -> tuple[Any, None]:
+    def step(state: Any, pair: tuple[Array, Array], _: Any) -> tuple[Any, None]:
         carried, exponent = state
         a, a_exponent = rescale(pair[0])
         b, b_exponent = rescale(pair[1])
@@ -116,7 +117,7 @@ def norm(cores: Cores) -> tuple[Array, Array]:
     closing = cores[0].shape[0]
     start = jnp.eye(closing, dtype=cores[0].dtype)[None, :, :], jnp.zeros((), jnp.int32)
 
-    def step(state: Any, core: Array) -> tuple[Any, None]:
+    def step(state: Any, core: Array, _: Any) -> tuple[Any, None]:
         carried, exponent = state
         core, shift = rescale(core)
         exponent = exponent + shift
@@ -134,31 +135,44 @@ def norm(cores: Cores) -> tuple[Array, Array]:
 
 
 def fold(
-    step: Callable[[Any, Any], tuple[Any, Any]], state: Any, items: Sequence[Any]
+    step: Callable[[Any, Any, Any], tuple[Any, Any]],
+    state: Any,
+    items: Sequence[Any],
+    options: Sequence[Any] | None = None,
 ) -> tuple[Any, list[Any]]:
-    """Take `step(state, item) -> (state, output)` along a chain; return state and outputs.
+    """Take `step(state, item, option) -> (state, output)` along a chain.
 
-    Runs of items of equal shapes that leave the shape of the state alone are one `lax.scan`, so
-    that the time to compile does not grow with the length of a chain.
+    Runs of items of equal shapes and options that leave the shape of the state alone are one
+    `lax.scan`, so that the time to compile does not grow with the length of a chain.
+
+    Returns:
+        The last state and the outputs.
     """
+    options = [None] * len(items) if options is None else options
+    kinds = [(_shapes(item), option) for item, option in zip(items, options, strict=True)]
     outputs: list[Any] = []
     at = 0
     while at < len(items):
         run = 1
-        while at + run < len(items) and _shapes(items[at + run]) == _shapes(items[at]):
+        while at + run < len(items) and kinds[at + run] == kinds[at]:
             run += 1
+        advance = functools.partial(_advance, step, options[at])
         if run >= _LONG:
-            after, _ = jax.eval_shape(step, state, items[at])
+            after, _ = jax.eval_shape(advance, state, items[at])
             if _shapes(after) == _shapes(state):
                 stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *items[at : at + run])
-                state, batch = lax.scan(step, state, stacked)
+                state, batch = lax.scan(advance, state, stacked)
                 outputs += [jax.tree.map(lambda leaf, k=k: leaf[k], batch) for k in range(run)]
                 at += run
                 continue
-        state, output = step(state, items[at])
+        state, output = advance(state, items[at])
         outputs.append(output)
         at += 1
     return state, outputs
+
+
+def _advance(step: Any, option: Any, state: Any, item: Any) -> tuple[Any, Any]:
+    return step(state, item, option)
 
 
 def _shapes(tree: Any) -> list[tuple[int, ...]]:

@@ -10,12 +10,14 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from ..linalg.svd import qr
+from ..linalg import qr
 from ..planner import contract
-from ..validation import as_real
+from ..validation import as_real, check_rank
 from .base import ModalTensor
+from .decomposition import Decomposition
 from .indexing import Action, apply_to_axis, drops
 from .pieces import as_arrays, check_dimensions, check_dtype, check_pieces
+from .rounding import read_arguments
 from .scaling import rescale
 
 # Where the squared norm is less than this share of what its terms add up to without their signs,
@@ -83,6 +85,35 @@ class CP(ModalTensor):
         right = _khatri_rao(self.factors[split:])
         dense = contract("ir,jr->ij", left * self.weights[None, :], right)
         return dense.reshape(self.shape)
+
+    def round(self, *, rtol: float | None = None, max_rank: int | None = None) -> Decomposition:
+        """Return a CP tensor of lower rank near this one, and how near it is.
+
+        Terms that differ in one mode at most are merged, which is exact; then terms are fitted to
+        the tensor by alternating least squares in factored form, from the largest terms and from
+        two fixed random mixtures of them. Whether a lower rank would do cannot be known, so
+        nothing is guaranteed: the error is measured.
+
+        Args:
+            rtol: look for the lowest rank at which the measured relative error is at most this,
+                by bisection. Where none is found, the merged terms are returned. Not inside a
+                trace.
+            max_rank: the largest rank allowed, whatever the error. Alone, it works under jit,
+                vmap and grad; inside a trace nothing is merged.
+
+        Returns:
+            The rounded tensor, columns of norm one, with the error that was reached.
+
+        Raises:
+            ValueError: neither argument, one out of its range, or `rtol` inside a trace.
+            TypeError: an argument of a wrong type.
+        """
+        from .cp_rounding import round_cp  # it makes CP tensors itself
+
+        if max_rank is not None:
+            max_rank = check_rank(max_rank, "max_rank")
+        rtol, (most,) = read_arguments(self, rtol, max_rank, (self.rank,))
+        return round_cp(self, rtol, most)
 
     def _inner(self, other: Any) -> tuple[Array, Array]:
         overlaps, exponent = _overlaps(self, other)

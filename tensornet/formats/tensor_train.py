@@ -8,8 +8,10 @@ from jaxtyping import Array, Float
 
 from . import chain
 from .base import ModalTensor
+from .chain_rounding import round_chain
 from .indexing import Action
 from .pieces import as_arrays
+from .rounding import read_arguments
 
 
 class TensorTrain(ModalTensor):
@@ -56,6 +58,27 @@ class TensorTrain(ModalTensor):
     def to_dense(self) -> Float[Array, "..."]:
         """Return the tensor as an array of shape `shape`."""
         return chain.dense(self.cores)
+
+    def round(self, *, rtol: float | None = None, max_rank: Any = None) -> "TensorTrain":
+        """Return a tensor train near this one with smaller ranks.
+
+        Args:
+            rtol: the error is at most this times the norm. Ranks then depend on the data, so not
+                inside a trace.
+            max_rank: an integer, or one for each entry of `rank`: the largest ranks allowed,
+                whatever the error. Alone, it works under jit, vmap and grad.
+
+        Returns:
+            The tensor train, all its cores but the last left-orthogonal.
+
+        Raises:
+            ValueError: neither argument, one out of its range, or `rtol` inside a trace.
+            TypeError: an argument of a wrong type.
+
+        Source: Oseledets 2011, algorithm 2.
+        """
+        rtol, most = read_arguments(self, rtol, max_rank, self.rank)
+        return TensorTrain(round_chain(self.cores, rtol, most))
 
     def _inner(self, other: Any) -> tuple[Array, Array]:
         return chain.inner(self.cores, other.cores)

@@ -13,8 +13,10 @@ from ..planner import contract
 from ..validation import as_real
 from . import chain
 from .base import FactoredTensor, describe
+from .chain_rounding import round_chain
 from .indexing import Action, read_index
 from .pieces import as_arrays
+from .rounding import read_arguments
 from .tensor_train import TensorTrain
 
 
@@ -135,6 +137,20 @@ class TTMatrix(FactoredTensor):
 
     def __rmatmul__(self, other: Any) -> Float[Array, "..."]:
         return (self.T @ as_real(other, "@").T).T
+
+    def round(self, *, rtol: float | None = None, max_rank: Any = None) -> "TTMatrix":
+        """Return a matrix near this one with smaller ranks, as `TensorTrain.round` does.
+
+        Args:
+            rtol: the error is at most this times the Frobenius norm. Not inside a trace.
+            max_rank: an integer, or one for each entry of `rank`: the largest ranks allowed.
+
+        Raises:
+            ValueError: neither argument, one out of its range, or `rtol` inside a trace.
+            TypeError: an argument of a wrong type.
+        """
+        rtol, most = read_arguments(self, rtol, max_rank, self.rank)
+        return self._from_train(round_chain(self._train(), rtol, most))
 
     def _check_factor(self, other: Any, size: Any, expected: Any) -> None:
         if size != expected:
