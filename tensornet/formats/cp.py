@@ -7,7 +7,6 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Array, Float
 
 from ..linalg import qr
@@ -18,11 +17,7 @@ from .decomposition import Decomposition
 from .indexing import Action, apply_to_axis, drops
 from .pieces import as_arrays, check_dimensions, check_dtype, check_pieces
 from .rounding import read_arguments
-from .scaling import rescale
-
-# Where the squared norm is less than this share of what its terms add up to without their signs,
-# they cancel, and the Gram matrices have lost digits that orthogonal transformations keep.
-_CANCELLED = 1 / 64
+from .scaling import norm_of_overlaps, rescale
 
 
 class CP(ModalTensor):
@@ -120,15 +115,7 @@ class CP(ModalTensor):
         return jnp.sum(overlaps), exponent
 
     def _norm(self) -> tuple[Array, Array]:
-        overlaps, exponent = _overlaps(self, self)
-        square = jnp.sum(overlaps)
-        odd = exponent % 2
-        fast = (
-            jnp.sqrt(jnp.maximum(square * (1 + odd).astype(self.dtype), 0.0)),
-            (exponent - odd) // 2,
-        )
-        cancelled = square < _CANCELLED * jnp.sum(jnp.abs(overlaps))
-        return lax.cond(cancelled, lambda: _orthogonal_norm(self), lambda: fast)
+        return norm_of_overlaps(*_overlaps(self, self), lambda: _orthogonal_norm(self))
 
     def _scaled(self, scalar: Array) -> "CP":
         return CP(self.weights * scalar, self.factors)

@@ -1,5 +1,6 @@
 """Numbers as a mantissa and a power of two, so that long products neither overflow nor vanish."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -27,6 +28,23 @@ def rescale(x: Float[Array, "*shape"]) -> tuple[Float[Array, "*shape"], Int[Arra
     return x * _power_of_two(-exponent, x.dtype), exponent
 
 
+def norm_of_overlaps(
+    overlaps: Float[Array, "..."],
+    exponent: Int[Array, ""],
+    accurate: Callable[[], tuple[Float[Array, ""], Int[Array, ""]]],
+) -> tuple[Float[Array, ""], Int[Array, ""]]:
+    """Return the norm, as mantissa and exponent, whose square is the sum of `overlaps`.
+
+    Where they cancel for the most part, so that the sum has lost digits, `accurate` is asked.
+    """
+    square = jnp.sum(overlaps)
+    odd = exponent % 2
+    root = jnp.sqrt(jnp.maximum(square * (1 + odd).astype(square.dtype), 0.0))
+    cancelled = square < _CANCELLED * jnp.sum(jnp.abs(overlaps))
+    return lax.cond(cancelled, accurate, lambda: (root, (exponent - odd) // 2))
+
+
+_CANCELLED = 1 / 64  # share left of the sum without signs
 _INTEGER = {"float32": jnp.int32, "float64": jnp.int64}
 
 

@@ -8,8 +8,14 @@ from jaxtyping import Array, Float
 
 from . import chain
 from .base import ModalTensor
+from .decomposition import Decomposition
 from .indexing import Action
 from .pieces import as_arrays
+from .rounding import read_arguments
+
+# Operations up to which the norm is always found by QR, whose cost grows as the sixth power of the
+# rank; beyond, only where the transfer matrices show that terms cancel.
+_CHEAP = 2e8
 
 
 class TensorRing(ModalTensor):
@@ -60,14 +66,43 @@ class TensorRing(ModalTensor):
         """Return the tensor as an array of shape `shape`."""
         return chain.dense(self.cores)
 
+    def round(self, *, rtol: float | None = None, max_rank: Any = None) -> Decomposition:
+        """Return a ring of lower ranks near this one, and how near it is.
+
+        The ring is cut open at one bond, then at the next, and rounded as a train both times. For
+        a ring this is no best approximation, so nothing is guaranteed: the error is measured.
+
+        Args:
+            rtol: look for low ranks at which the measured relative error is at most this. Where
+                none are found, the ring itself is returned. Not inside a trace.
+            max_rank: an integer, or one for each entry of `rank`: the largest ranks allowed,
+                whatever the error. Alone, it works under jit, vmap and grad.
+
+        Returns:
+            The rounded ring with the error that was reached.
+
+        Raises:
+            ValueError: neither argument, one out of its range, or `rtol` inside a trace.
+            TypeError: an argument of a wrong type.
+        """
+        from .ring_rounding import round_ring  # it makes rings itself
+
+        rtol, most = read_arguments(self, rtol, max_rank, self.rank)
+        return round_ring(self, rtol, most)
+
     def _inner(self, other: Any) -> tuple[Array, Array]:
         # Both are cut open at the bond where least has to be carried along.
         ranks = [r * s for r, s in zip(self.rank, other.rank, strict=True)]
         cut = ranks.index(min(ranks))
-        return chain.inner(_turned(self.cores, cut), _turned(other.cores, cut))
+        return chain.inner(turned(self.cores, cut), turned(other.cores, cut))
 
     def _norm(self) -> tuple[Array, Array]:
-        return chain.norm(_turned(self.cores, self.rank.index(min(self.rank))))
+        cores = turned(self.cores, self.rank.index(min(self.rank)))
+        z = cores[0].shape[0]
+        cost = sum((z * c.shape[0] * c.shape[1]) * (z * c.shape[2]) ** 2 for c in cores)
+        if cost < _CHEAP:
+            return chain.norm(cores)
+        return chain.fast_norm(cores)
 
     def _scaled(self, scalar: Array) -> "TensorRing":
         return TensorRing((self.cores[0] * scalar, *self.cores[1:]))
@@ -83,6 +118,6 @@ class TensorRing(ModalTensor):
         return TensorRing(cores) if isinstance(cores, list) else cores
 
 
-def _turned(cores: tuple[Array, ...], first: int) -> tuple[Array, ...]:
+def turned(cores: tuple[Array, ...], first: int) -> tuple[Array, ...]:
     """Return the cores of the same ring with its modes turned, so that `first` comes first."""
     return cores[first:] + cores[:first]
