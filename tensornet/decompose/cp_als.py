@@ -206,15 +206,15 @@ def _cp_als(
     else:
         first = draw(keys[0])
 
+    drawn = jax.vmap(draw)(keys[1:])
+    stacked = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, drawn)
+    fits = iterate(problem, stacked, jnp.broadcast_to(rtol, (starts,)), max_sweeps)
     if starts == 1:
-        fit = iterate(problem, first, rtol, max_sweeps)
+        best = 0
     else:
-        drawn = jax.vmap(draw)(keys[1:])
-        stacked = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, drawn)
-        fits = jax.vmap(lambda f: iterate(problem, f, rtol, max_sweeps))(stacked)
         errors = jax.vmap(lambda f: residual(problem, f))(fits.factors)
         best = jnp.argmin(jnp.where(jnp.isnan(errors), jnp.inf, errors))
-        fit = jax.tree.map(lambda leaf: leaf[best], fits)
+    fit = jax.tree.map(lambda leaf: leaf[best], fits)
 
     factors = _differentiable(fit, x, mask, nonnegative)
     error = relative(residual(full, factors), full.squared_norm)
