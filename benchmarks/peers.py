@@ -19,10 +19,16 @@ from .measure import Program
 
 
 def parafac_sweeps(
-    *, shape: Sequence[int], rank: int, sweeps: int, dtype: str = "float64", backend: str = "numpy"
+    *,
+    shape: Sequence[int],
+    rank: int,
+    sweeps: int,
+    near: float = 0.0,
+    dtype: str = "float64",
+    backend: str = "numpy",
 ) -> Program:
     """TensorLy's CP-ALS on `data.cp_problem`: a fixed count of sweeps, errors computed."""
-    x, start = data.cp_problem(shape, rank)
+    x, start = data.cp_problem(shape, rank, near=near)
     x, start = x.astype(dtype), [factor.astype(dtype) for factor in start]
     if backend != "numpy":
         tl.set_backend(backend)

@@ -134,18 +134,9 @@ def test_chapters_fit_into_three_minutes():
     assert sum(chapter.budget for chapter in CHAPTERS) < 180
 
 
-def test_false_colours_take_the_named_bands_and_one_stretch():
+def test_the_band_nearest_to_a_wavelength():
     wavelengths = np.array([400.0, 550.0, 650.0, 860.0])
-    cube = np.zeros((10, 10, 4))
-    cube[..., 3] = np.arange(100).reshape(10, 10)
-    cube[..., 1:3] = 1.0 + np.arange(100).reshape(10, 10, 1)
-    colours, stretch = compression_pictures.false_colour(cube, wavelengths)
-    np.testing.assert_allclose(stretch[0], [1.98, 2.98, 2.98])
-    np.testing.assert_allclose(stretch[1], [97.02, 98.02, 98.02])
-    assert colours.min() == 0
-    assert colours.max() == 1
-    again = compression_pictures.false_colour(cube + 5.0, wavelengths, stretch)[0]
-    np.testing.assert_allclose(again[5, 5, 0], (60 - 1.98) / (97.02 - 1.98))
+    assert [compression_pictures.nearest(wavelengths, w) for w in (860, 640, 560)] == [3, 2, 1]
 
 
 def test_relative_error_is_the_norm_of_the_difference():

@@ -121,8 +121,8 @@ METHODS = (
     ),
 )
 
-# Where the published figures of accuracy are.
-CHECKS = {"CP": 0.0612, "Tucker": 0.0474, "tensor train": 0.05}
+# TensorLy's 0.0612 and 0.0474 to four decimals; the train's is what it is asked for.
+CHECKS = {"CP": 0.06125, "Tucker": 0.04745, "tensor train": 0.05}
 
 STORY = (
     (
@@ -257,9 +257,8 @@ def _check(rows: Sequence[tuple[Point, float, float, float]], held: dict[str, fl
     found = []
     for point, _, peer_error, _ in rows:
         if point.format in held:
-            # The promise is to four decimals, as the figure it comes from.
-            promise = held[point.format] + 0.5e-4
-            found.append(Check(f"{point.format} {_rank(point.rank)}", point.error, promise))
+            name = f"{point.format} {_rank(point.rank)}: error"
+            found.append(Check(name, point.error, held[point.format]))
         found.append(
             Check(f"{point.format}: error over TensorLy's", point.error / peer_error, 1.01)
         )
@@ -296,14 +295,16 @@ def _table(rows: Sequence[tuple[Point, float, float, float]]) -> Table:
 
 
 def _draw(cube, wavelengths, rebuilt, rows, curves, stage: Stage) -> list[Picture]:
-    labels = {
-        point.format: f"{point.format}, {point.ratio:.0f}x smaller, error {point.error:.3f}"
+    titled = {
+        f"{point.format}\n{point.ratio:.0f}x smaller, error {point.error:.3f}": rebuilt[
+            point.format
+        ]
         for point, *_ in rows
     }
     before_after = stage.out / "compression_images.png"
     errors = stage.out / "compression_curves.png"
     spectra = stage.out / "compression_spectra.png"
-    pictures.images(before_after, cube, rebuilt, wavelengths, labels)
+    pictures.images(before_after, cube, titled, wavelengths)
     pictures.curves(
         errors,
         {name: [(p.ratio, p.error) for p in curve] for name, curve in curves.items()},
@@ -320,7 +321,8 @@ def _draw(cube, wavelengths, rebuilt, rows, curves, stage: Stage) -> list[Pictur
         Picture(
             errors,
             "Relative error against how many times smaller the format is than the cube, both "
-            "logarithmic; below and to the right is better. Rings: TensorLy at the table's ranks.",
+            "logarithmic; below and to the right is better. The rings are TensorLy's at "
+            "the table's ranks.",
         ),
         Picture(
             spectra,
