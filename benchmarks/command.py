@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import datetime as dt
 import importlib
+import os
 import pkgutil
 import sys
 import time
@@ -82,6 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not cases:
         _log(f"--case: expected part of a case's name (see --list), got {options.case!r}")
         return 2
+    # On an accelerator a peer in a child process needs memory too.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     jax.config.update("jax_enable_compilation_cache", False)  # compile_seconds are of this run
     machine = describe(quick=options.quick)
     _log(f"{machine.device}, {machine.threads} threads; {machine.versions}")

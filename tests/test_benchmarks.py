@@ -12,7 +12,7 @@ if not (ROOT / "benchmarks").is_dir():
     pytest.skip("the benchmarks lie only in the checkout", allow_module_level=True)
 sys.path.append(str(ROOT))  # last, so that an installed package goes before the checkout's
 
-from benchmarks import command, report, rows  # noqa: E402
+from benchmarks import command, gpu, report, rows  # noqa: E402
 from benchmarks.case import Case, Context, Peer, Quality, Speed  # noqa: E402
 from benchmarks.child import ChildError, ChildProgram  # noqa: E402
 from benchmarks.machine import Machine, slug  # noqa: E402
@@ -311,3 +311,22 @@ def test_a_child_process_runs_a_peer():
 def test_a_child_that_fails_says_why():
     with pytest.raises(ChildError, match=r"child: AttributeError: .*no_such_peer"):
         ChildProgram("child", "benchmarks.peers:no_such_peer")
+
+
+@pytest.mark.parametrize("found", ["cpu", "none"])
+def test_gpu_without_an_accelerator_says_so_and_fails(capsys, found):
+    assert gpu.main(find=lambda: found, run=lambda _: pytest.fail("something was run")) == 1
+    told = capsys.readouterr().err
+    assert f"expected jax to see an accelerator, got backend '{found}'" in told
+
+
+@pytest.mark.parametrize(("codes", "outcome"), [((0, 0), 0), ((1, 0), 1), ((0, 5), 1)])
+def test_gpu_runs_tests_then_benchmarks_and_fails_with_either(codes, outcome):
+    ran, left = [], list(codes)
+
+    def run(line):
+        ran.append(line[1:3])
+        return left.pop(0)
+
+    assert gpu.main(find=lambda: "gpu", run=run) == outcome
+    assert ran == [["-m", "pytest"], ["-m", "benchmarks"]]
