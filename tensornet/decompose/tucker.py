@@ -14,7 +14,7 @@ from ..planner import contract
 from ..status import Status
 from ..validation import check_rank, check_ranks, check_truncation
 from .border import check_change, check_data, check_eager, check_key, check_outcome
-from .truncation import Budget, direct, norm, projection_error
+from .truncation import Budget, direct, error_by_norms, norm, projection_error, squares
 
 Factors = tuple[Array, ...]
 Method = Literal["exact", "randomized"]
@@ -63,11 +63,11 @@ def hosvd(
     budget = Budget(x, rtol, x.ndim)
     factors, y = [], x
     for n in x.shape:
-        u, kept = budget.truncate(y.reshape(n, -1))
+        u, kept = budget.truncate(y, n)
         y = kept.T
         factors.append(u)
     core = y.reshape(tuple(u.shape[1] for u in factors))
-    return _finish(x, Tucker(core, tuple(factors)))
+    return _finish(x, Tucker(core, tuple(factors)), jnp.asarray(budget.dropped, x.dtype))
 
 
 def hooi(
@@ -161,32 +161,41 @@ def _dense(tucker: Tucker) -> Array:
 
 
 @eqx.filter_jit
-def _finish(x: Array, tucker: Tucker) -> Decomposition[Tucker]:
-    return direct(tucker, projection_error(x, tucker.core, lambda: _dense(tucker)))
+def _finish(x: Array, tucker: Tucker, dropped: Array) -> Decomposition[Tucker]:
+    return direct(tucker, projection_error(x, dropped, lambda: _dense(tucker)))
 
 
 @eqx.filter_jit
 def _hosvd(
     x: Array, ranks: tuple[int, ...], method: Method, key: PRNGKeyArray | None
 ) -> Decomposition[Tucker]:
-    return _finish(x, _st_hosvd(x, ranks, method, key))
+    tucker, dropped = _st_hosvd(x, ranks, method, key)
+    if method == "randomized":
+        return direct(tucker, error_by_norms(x, tucker.core, lambda: _dense(tucker)))
+    return _finish(x, tucker, dropped)
 
 
-def _st_hosvd(x: Array, ranks: tuple[int, ...], method: Method, key: PRNGKeyArray | None) -> Tucker:
+def _st_hosvd(
+    x: Array, ranks: tuple[int, ...], method: Method, key: PRNGKeyArray | None
+) -> tuple[Tucker, Array]:
+    # Also the squared norm of what was dropped, but for what random samples miss.
     keys = [None] * x.ndim if key is None else jax.random.split(key, x.ndim)
-    factors, y = [], x
+    factors, y, dropped = [], x, jnp.zeros((), x.dtype)
     for n, rank, one in zip(x.shape, ranks, keys, strict=True):
         a = y.reshape(n, -1)
         if method == "randomized" and one is not None:
             q = randomized_range(a, rank, key=one)
-            u, _ = left_singular(contract("nk,np->kp", q, a), rank=rank)
+            small = contract("nk,np->kp", q, a)
+            u, s = left_singular(small, rank=rank)
             u = contract("nk,kr->nr", q, u[:, :rank])
         else:
-            u = left_singular(a, rank=rank)[0][:, :rank]
+            u, s = left_singular(a, rank=rank)
+            u = u[:, :rank]
+        dropped = dropped + squares(s, rank)
         # The next mode comes to the front, without a copy.
         y = contract("np,nr->pr", a, u)
         factors.append(u)
-    return Tucker(y.reshape(ranks), tuple(factors))
+    return Tucker(y.reshape(ranks), tuple(factors)), dropped
 
 
 def _project(y: Array, first: int, modes: range, factors: list[Array]) -> Array:
@@ -254,7 +263,7 @@ def _hooi(
     fixed = jax.lax.stop_gradient(x)
     whole = norm(fixed)
     if start is None:
-        tucker = _st_hosvd(fixed, ranks, method, key)
+        tucker, _ = _st_hosvd(fixed, ranks, method, key)
         factors, core = tucker.factors, tucker.core
     else:
         factors = tuple(qr(u)[0] for u in jax.lax.stop_gradient(start))
@@ -299,7 +308,7 @@ def _hooi(
         ),
     )
     tucker = _differentiable(x, state.core, state.factors)
-    error = projection_error(x, tucker.core, lambda: _dense(tucker))
+    error = error_by_norms(x, tucker.core, lambda: _dense(tucker))
     return Decomposition(tucker, error, state.status, state.history, state.sweeps)
 
 
