@@ -3,6 +3,10 @@
 from .decompose import cp_als as cp_als
 from .decompose import hooi as hooi
 from .decompose import hosvd as hosvd
+from .decompose import tr_als as tr_als
+from .decompose import tr_svd as tr_svd
+from .decompose import tt_matrix_svd as tt_matrix_svd
+from .decompose import tt_svd as tt_svd
 from .formats import CP as CP
 from .formats import Decomposition as Decomposition
 from .formats import FactoredTensor as FactoredTensor
