@@ -158,6 +158,14 @@ def test_where_a_run_is_cut_into_dispatches_changes_nothing():
     assert bits(old_style) == bits(whole)
 
 
+def test_every_step_has_random_numbers_of_its_own():
+    def loss(model, _batch, key):
+        return jnp.sum(model.w**2), {"drawn": jax.random.uniform(key)}
+
+    drawn = fit(linear(), loss, rows(), key=KEY, optimizer=ADAM, steps=40).history.train["drawn"]
+    assert len(set(drawn.tolist())) == 40
+
+
 def test_batches_from_functions():
     """The same function, traced into the loop and called from the host, gives the same run."""
     steps = []
@@ -251,6 +259,27 @@ def test_best_model_and_patience():
     np.testing.assert_array_equal(result.history.validation["w"], [w[0] for w in seen.values()])
 
 
+def test_patience_is_remembered_over_a_resume(tmp_path):
+    arguments = {"key": KEY, "optimizer": ADAM, "validate_every": 2, "patience": 4, "steps": 100}
+    validation = {"validation": lambda model: abs(float(model.w[0]) - 0.5)}
+    whole = fit(linear(), squares, rows(), **arguments, **validation)
+    with pytest.raises(CrashError):
+        fit(
+            linear(),
+            squares,
+            rows(),
+            **arguments,
+            **validation,
+            checkpoint=tmp_path,
+            checkpoint_every=2,
+            callback=crash_at(whole.best_step + 6),
+        )
+    resumed = fit(linear(), squares, rows(), **arguments, **validation, checkpoint=tmp_path)
+    assert resumed.step == whole.step == whole.best_step + 8
+    ended = fit(linear(), squares, rows(), **arguments, **validation, checkpoint=tmp_path)
+    assert (ended.step, ended.status == Status.converged) == (whole.step, True)
+
+
 def test_moving_average():
     seen = []
     result = fit(
@@ -300,8 +329,10 @@ def test_callback_ends_the_run():
     assert float(reports[0].model.w[0]) != float(reports[2].model.w[0])  # kept, not donated
 
 
-@pytest.mark.parametrize("source", ["rows", "host", "traced"])
-@pytest.mark.parametrize("where", ["loss", "gradient"])
+@pytest.mark.parametrize(
+    ("source", "where"),
+    [("rows", "loss"), ("host", "loss"), ("traced", "loss"), ("rows", "gradient")],
+)
 def test_non_finite_step_is_not_taken(source, where):
     def loss(model, batch, _key):
         value = jnp.sum((model.w - 1) ** 2)
@@ -373,6 +404,22 @@ def test_resume_is_exact_in_all_that_a_run_determines(tmp_path, source):
         bits(fit(linear(), noisy, **longer, checkpoint=folder))[0]
         == bits(fit(linear(), noisy, **longer))[0]
     )
+
+
+def test_a_run_that_was_not_finite_resumes_before_that(tmp_path):
+    """No checkpoint holds the bad step, so a resumed run tries it again."""
+
+    def loss(model, batch, _key):
+        return jnp.where(batch["i"][0] == 17, jnp.inf, jnp.sum(model.w**2))
+
+    data = Traced(lambda step, _key: {"i": step[None]})
+    arguments = {"key": KEY, "optimizer": ADAM, "checkpoint": tmp_path, "checkpoint_every": 5}
+    for _ in range(2):
+        result = fit(linear(), loss, data, **arguments, steps=40)
+        assert (result.step, result.status == Status.non_finite) == (17, True)
+        assert len(result.history.loss) == 18
+        names = sorted(path.name for path in tmp_path.iterdir())
+        assert names == ["step-000000000010.ckpt", "step-000000000015.ckpt"]
 
 
 PROGRAM = """
@@ -490,6 +537,19 @@ def test_a_damaged_checkpoint_is_refused_and_the_one_before_loads(tmp_path, capl
     assert "starting from step 0" in caplog.text
 
 
+def test_checkpoints_by_the_clock(tmp_path, monkeypatch):
+    """Without a number of steps they come by the clock, which cannot change the weights."""
+    arguments = {"checkpoint_every": None, "validate_every": 3}
+    whole = run_with(tmp_path, **arguments)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["step-000000000030.ckpt"]
+    arguments["checkpoint"] = tmp_path / "clock"
+    monkeypatch.setattr("tensornet.training.run._SECONDS_PER_CHECKPOINT", 0.0)
+    with pytest.raises(CrashError):
+        run_with(tmp_path, **arguments, callback=crash_at(20))
+    assert len(list((tmp_path / "clock").iterdir())) == 2
+    assert bits(run_with(tmp_path, **arguments)) == bits(whole)
+
+
 def test_leftovers_of_a_killed_write_are_swept(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / ".step-000000000010.ckpt.123.abcd.tmp").write_bytes(b"half")
@@ -597,7 +657,7 @@ def test_rows_spread_over_devices(kind):
     """Batches lie as the rows do, and the numbers are those of one device."""
     mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType[kind],))
     sharding = jax.sharding.NamedSharding(mesh, jax.P("data"))
-    spread = jax.device_put(jax.tree.map(jnp.asarray, rows()), sharding)
+    spread, held_out = jax.device_put(jax.tree.map(jnp.asarray, (rows(), rows(28))), sharding)
     seen = []
 
     def loss(model, batch, _key):
@@ -607,12 +667,11 @@ def test_rows_spread_over_devices(kind):
         return jnp.mean((model(batch["x"]) - batch["y"]) ** 2)
 
     arguments = {"key": KEY, "optimizer": ADAM, "steps": 20, "validation_batch_size": 8}
-    for size in (None, 8):
-        one = fit(linear(), squares, rows(), **arguments, batch_size=size, validation=rows())
-        many = fit(linear(), loss, spread, **arguments, batch_size=size, validation=spread)
-        np.testing.assert_allclose(many.model.w, one.model.w, rtol=1e-13)
-        got, expected = many.history.validation["loss"], one.history.validation["loss"]
-        np.testing.assert_allclose(got, expected, rtol=1e-13)
+    one = fit(linear(), squares, rows(), **arguments, batch_size=8, validation=rows(28))
+    many = fit(linear(), loss, spread, **arguments, batch_size=8, validation=held_out)
+    np.testing.assert_allclose(many.model.w, one.model.w, rtol=1e-13)
+    got, expected = many.history.validation["loss"], one.history.validation["loss"]
+    np.testing.assert_allclose(got, expected, rtol=1e-13)
     assert any(spec and spec[0] == "data" for spec in seen)
     with pytest.raises(ValueError, match=r"batch_size: expected a multiple of the devices.*got 6"):
         fit(linear(), loss, spread, key=KEY, optimizer=ADAM, steps=2, batch_size=6)
