@@ -444,7 +444,7 @@ result = fit(model, loss, data, key=jax.random.key(1),
              optimizer=optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule)),
              steps=1000, batch_size=32, ema=0.99, validation=data, validation_batch_size=200,
              validate_every=20, checkpoint=folder, checkpoint_every=20,
-             callback=lambda _: time.sleep(0.02))
+             callback=lambda _: time.sleep(0.03))
 save(out, [result.model, result.best_model, result.average_model,
            result.history.loss, result.history.validation["loss"]])
 """
