@@ -199,12 +199,17 @@ def residual(target: Target, factors: Factors) -> Array:
     return jnp.sum(difference * difference)
 
 
-def balance(factors: Factors) -> Factors:
-    """Scale the components so that each has one norm in all modes."""
-    norms = [jnp.linalg.norm(f, axis=1) for f in factors]
-    safe = [jnp.where(n > 0, n, 1.0) for n in norms]
-    # By logarithms: the product of many norms may overflow.
-    mean = jnp.exp(sum(jnp.log(n) for n in safe) / len(factors))
+def balance(factors: Factors) -> tuple[Factors, Array]:
+    """Scale the components so that each has one norm in all modes.
+
+    Returns:
+        The factors, and the sum of the squared norms of the components.
+    """
+    norms = [jnp.sqrt(jnp.sum(f * f, axis=1)) for f in factors]
     dead = functools.reduce(jnp.logical_or, [n == 0 for n in norms])
-    mean = jnp.where(dead, 0.0, mean)
-    return tuple(f * (mean / n)[:, None] for f, n in zip(factors, safe, strict=True))
+    safe = [jnp.where(dead, 1.0, n) for n in norms]
+    # By logarithms: the product of many norms may overflow.
+    logarithm = sum(jnp.log(n) for n in safe)
+    mean = jnp.where(dead, 0.0, jnp.exp(logarithm / len(factors)))
+    size = jnp.sum(jnp.where(dead, 0.0, jnp.exp(2 * logarithm)))
+    return tuple(f * (mean / n)[:, None] for f, n in zip(factors, safe, strict=True)), size
