@@ -153,13 +153,14 @@ def _check_init(init: CP, x: Array, rank: int, nonnegative: bool) -> None:
     for k, factor in enumerate((init.weights, *init.factors)):
         what = f"init.factors[{k - 1}]" if k else "init.weights"
         check_finite(factor, what)
-        if nonnegative and not is_traced(factor) and bool(jnp.any(factor < 0)):
+        negative = factor < 0
+        if nonnegative and not is_traced(negative) and bool(jnp.any(negative)):
             raise ValueError(f"{what}: expected no negative entries, got {float(factor.min())}")
 
 
 def _check_data(x: Array, observed: Array | None, squared_norm: Array) -> None:
     # One number tells whether the data is sound; only where it is not, the cause is looked for.
-    if is_traced(x, observed) or 0 < float(squared_norm) < math.inf:
+    if is_traced(squared_norm) or 0 < float(squared_norm) < math.inf:
         return
     shown = x if observed is None else jnp.where(observed, x, 0.0)
     check_finite(shown, "x")

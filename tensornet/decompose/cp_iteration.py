@@ -66,7 +66,7 @@ def relative(squared: Array, squared_norm: Array) -> Array:
     ratio = squared / jnp.where(squared_norm > 0, squared_norm, 1.0)
     positive = ratio > 0
     root = jnp.sqrt(jnp.where(positive, ratio, 1.0))
-    return jnp.where(positive | jnp.isnan(ratio), root, 0.0)
+    return jnp.where(positive, root, jnp.where(jnp.isnan(ratio), ratio, 0.0))
 
 
 def iterate(target: Target, factors: Factors, rtol: Array, max_sweeps: int) -> Fit:

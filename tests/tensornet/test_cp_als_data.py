@@ -96,7 +96,7 @@ def test_masked_and_nonnegative_agree_with_plain_where_nothing_binds(x64):
     assert float(result.relative_error) < 1e-3
 
 
-def bad(match, error=ValueError, rank=RANK, x=None, **options):
+def bad(match, error: type[Exception] = ValueError, rank=RANK, x=None, **options):
     with pytest.raises(error, match=match):
         cp_als(low_rank() if x is None else x, rank, **options)
 

@@ -148,12 +148,13 @@ def test_a_sweep_reads_the_tensor_twice_and_never_copies_it(shape):
     def fit(x):
         return cp_als(x, 2, init=start, max_sweeps=9).tensor
 
-    text = jax.jit(fit).lower(x).compile().as_text()
+    text = str(jax.jit(fit).lower(x).compile().as_text())
     size = int(np.prod(shape))
-    operations = []
-    for match in re.finditer(r"= f32\[([\d,]+)\]\S* (\w+)\(", text):
-        if int(np.prod([int(n) for n in match[1].split(",")])) == size:
-            operations.append(match[2])
+    operations = [
+        operation
+        for sizes, operation in re.findall(r"= f32\[([\d,]+)\]\S* (\w+)\(", text)
+        if int(np.prod([int(n) for n in sizes.split(",")])) == size
+    ]
     assert operations
     assert not {"copy", "transpose"} & set(operations)
 
