@@ -30,7 +30,7 @@ def test_wheel_takes_the_three_packages_and_their_marks_of_types():
     assert all((ROOT / package / "py.typed").is_file() for package in PACKAGES)
 
 
-@pytest.mark.parametrize("directory", [*PACKAGES, "benchmarks", "examples"])
+@pytest.mark.parametrize("directory", [*PACKAGES, "tests", "benchmarks", "examples"])
 def test_no_file_holds_two_ideas(directory):
     long = {
         str(path.relative_to(ROOT)): lines
