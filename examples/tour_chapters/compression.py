@@ -117,7 +117,7 @@ METHODS = (
         lambda x, rank, _key: tr_als(x, rank, rtol=1e-5, max_sweeps=10),
         _tensor_ring,
         setting=(4, 12, 8),
-        others=((2, 6, 4), (3, 9, 6), (5, 15, 10)),
+        others=((2, 6, 4), (5, 15, 10)),
     ),
 )
 
