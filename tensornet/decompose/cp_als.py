@@ -17,7 +17,7 @@ from ..status import Status, name
 from ..validation import as_real, check_finite, check_modes, check_rank, is_traced
 from .cp_init import given_factors, random_factors, svd_factors
 from .cp_iteration import Fit, iterate, relative
-from .cp_sweep import Factors, balance, gram, residual, target
+from .cp_sweep import Factors, balance, gram, misfit, residual, target
 
 
 def cp_als(
@@ -218,7 +218,7 @@ def _cp_als(
     fit = jax.tree.map(lambda leaf: leaf[best], fits)
 
     factors = _differentiable(fit, x, mask, nonnegative)
-    error = relative(residual(full, factors), full.squared_norm)
+    error = relative(misfit(full, factors), full.squared_norm)
     return Decomposition(
         tensor=_normal_form(factors),
         relative_error=error,
