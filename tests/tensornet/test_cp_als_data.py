@@ -66,6 +66,18 @@ def test_a_mask_that_hides_nothing_changes_nothing(x64):
     np.testing.assert_allclose(values(masked), values(plain), atol=1e-6)
 
 
+def test_measurements_with_gaps(x64):
+    """Interleukin-2 responses, 192 of 4992 missing; imputation takes a thousand sweeps."""
+    del x64
+    from tensorly.datasets import load_IL2data
+
+    x = np.asarray(load_IL2data().tensor, float)
+    mask = np.isfinite(x)
+    assert (~mask).sum() == 192
+    result = cp_als(x, 3, mask=mask, max_sweeps=200)
+    assert float(result.relative_error) < 0.23825
+
+
 def test_nonnegative_factors_are_recovered(dtype):
     x = low_rank(nonnegative=True)
     result = cp_als(jnp.asarray(x, dtype), RANK, nonnegative=True, max_sweeps=3000, rtol=1e-10)
