@@ -1,5 +1,14 @@
 """Tensor networks in JAX: CP, Tucker, tensor-train and tensor-ring, and the contraction planner."""
 
+from .decompose import cp_als as cp_als
+from .formats import CP as CP
 from .formats import Decomposition as Decomposition
+from .formats import FactoredTensor as FactoredTensor
+from .formats import TTMatrix as TTMatrix
+from .formats import TensorRing as TensorRing
+from .formats import TensorTrain as TensorTrain
+from .formats import Tucker as Tucker
+from .io import load as load
+from .io import save as save
 from .planner import contract as contract
 from .status import Status as Status

@@ -5,6 +5,8 @@ import os
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
 )
+# Several test processes share an accelerator, where there is one.
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 from jaxtyping import install_import_hook
 
@@ -23,6 +25,31 @@ hypothesis.settings.register_profile(
     "gauntax", deadline=None, max_examples=20, derandomize=True, print_blob=True
 )
 hypothesis.settings.load_profile("gauntax")
+
+
+def accelerator():
+    """Return the device jax uses by default where that is not a CPU, else None."""
+    device = jax.devices()[0]
+    return None if device.platform == "cpu" else device
+
+
+def pytest_collection_modifyitems(items):
+    """Skip the tests marked gpu where there is no accelerator; their CPU twins still run."""
+    if accelerator() is None:
+        reason = "no accelerator: jax sees CPU devices only"
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(autouse=True)
+def _place(request):
+    """Run on the accelerator what is marked gpu, all else on the CPU, whatever the machine has."""
+    if accelerator() is None or request.node.get_closest_marker("gpu"):
+        yield
+    else:
+        with jax.default_device(jax.devices("cpu")[0]):
+            yield
 
 
 @pytest.fixture(params=["float32", "float64"])

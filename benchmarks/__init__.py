@@ -1,0 +1,1 @@
+"""Measurements of the three packages against their peers: `python -m benchmarks`."""
