@@ -6,3 +6,5 @@ from .plan import Plan as Plan
 from .plan import Step as Step
 from .planning import contract as contract
 from .planning import plan as plan
+from .stages import StagedPlan as StagedPlan
+from .stages import plan_stages as plan_stages

@@ -13,15 +13,30 @@ from .search import EXACT_OPERANDS, Entry, Search, Tree, outside_trees, tree_of
 class Assembly:
     """The steps of one network (or one slice of it) while they are put together.
 
+    Args:
+        network: what is contracted.
+        rates: what steps cost.
+        inputs: positions of the operands, 0, 1, ... by default.
+        first: position of the first step's result, after the operands by default.
+
     Attributes:
         steps: so far.
         live: position of every tensor that is left to contract, with its index labels.
     """
 
-    def __init__(self, network: Network, rates: Rates):
+    def __init__(
+        self,
+        network: Network,
+        rates: Rates,
+        inputs: Sequence[int] | None = None,
+        first: int | None = None,
+    ):
+        n = len(network.terms)
         self.network, self.rates = network, rates
+        self.inputs = tuple(range(n)) if inputs is None else tuple(inputs)
+        self.first = n if first is None else first
         self.steps: list[Step] = []
-        self.live: dict[int, Labels] = {p: network.axes(p) for p in range(len(network.terms))}
+        self.live: dict[int, Labels] = {i: network.axes(p) for p, i in enumerate(self.inputs)}
 
     def branch(self) -> "Assembly":
         """A copy to go on from here."""
@@ -40,7 +55,7 @@ class Assembly:
 
     def add(self, step: Step) -> int:
         """Append a step, retire its inputs, and return the position of its result."""
-        position = len(self.network.terms) + len(self.steps)
+        position = self.first + len(self.steps)
         self.steps.append(step)
         for i in step.inputs:
             self.live.pop(i, None)
@@ -85,8 +100,24 @@ class Assembly:
             kept = tuple(x for x in dict.fromkeys(term) if x in others or x in wanted)
             self.arrange(p, kept)
 
-    def search(self, objective: str, search: object, seed: int, gradients: bool) -> list[Entry]:
-        """Search order and layout of what is left; return candidates, the best first."""
+    def search(
+        self,
+        objective: str,
+        search: object,
+        seed: int,
+        gradients: bool,
+        *,
+        known: Sequence[tuple[frozenset[int], int, Labels]] = (),
+        slack: float = 1.0,
+    ) -> list[Entry]:
+        """Search order and layout of what is left; return candidates, the best first.
+
+        Args:
+            objective, search, seed, gradients: see `plan`.
+            known: products of operands that exist already: the positions they multiply, their
+                own position, and their axis order.
+            slack: how many times worse than the best a candidate may be.
+        """
         sizes = self.network.sizes
         positions = list(self.live)
         labels = list(
@@ -98,8 +129,15 @@ class Assembly:
         )
         terms = [tuple(number[x] for x in self.live[p]) for p in positions]
         output = tuple(number[x] for x in self.network.kept_output)
-        self.labels, self.positions = labels, positions
-        finder = Search(terms, output, layouts, objective)
+        self.labels = labels
+        self.given = {1 << i: p for i, p in enumerate(positions)}
+        finder = Search(terms, output, layouts, objective, slack=slack)
+        for operands, position, order in known:
+            mask = sum(1 << positions.index(p) for p in operands)
+            if set(order) == {labels[i] for i in range(len(labels)) if finder.keep(mask) >> i & 1}:
+                finder.given[mask] = tuple(number[x] for x in order)
+                self.given[mask] = position
+                self.live[position] = order
         n = len(terms)
         if isinstance(search, str):
             if search == "exact" or (search == "auto" and n <= EXACT_OPERANDS):
@@ -110,16 +148,15 @@ class Assembly:
         found = [entry for tree in trees for entry in finder.on_tree(tree)]
         return finder.finish(found)
 
-    def follow(self, entry: Entry) -> None:
-        """Append the steps of an entry that `search` returned."""
+    def follow(self, entry: Entry) -> int:
+        """Append the steps of an entry that `search` returned; return the result's position."""
         at: dict[int, int] = {}  # identity of an entry -> position of its tensor
         for node in _post_order(entry):
             if node.how is None or node.parts is None:
-                at[id(node)] = self.positions[node.operands.bit_length() - 1]
+                at[id(node)] = self.given[node.operands]
                 continue
             at[id(node)] = self._join(node, tuple(at[id(part)] for part in node.parts))
-        position = at[id(entry)]
-        self.arrange(position, self.network.kept_output)
+        return self.arrange(at[id(entry)], self.network.kept_output)
 
     def _join(self, entry: Entry, inputs: tuple[int, ...]) -> int:
         low, sizes = entry.how, self.network.sizes

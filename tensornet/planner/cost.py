@@ -26,8 +26,8 @@ class Rates:
         overhead: seconds every step costs at least.
         product: seconds every matrix product of a batch costs at least.
         half: rows, columns and inner length at which a product reaches half its rate.
-        turned: how many times slower a product is when the first, the second, or both operands
-            are stored with their axes swapped.
+        turned: bytes per second at which a product takes in its first and its second operand
+            when that is stored with rows and columns swapped.
     """
 
     device: str
@@ -40,19 +40,21 @@ class Rates:
     overhead: float
     product: float
     half: tuple[float, float, float]
-    turned: tuple[float, float, float]
+    turned: tuple[float, float]
 
     def matmul_seconds(
         self, b: int, m: int, n: int, k: int, *, turned: tuple[bool, bool], itemsize: int
     ) -> float:
         """Seconds of `b` products of an m x k and a k x n matrix."""
+        traffic = itemsize * b * (m * k + k * n + m * n) / self.bandwidth
+        fixed = self.overhead + b * self.product
+        if m == 1 or n == 1:  # a matrix times a vector
+            return traffic + fixed
         rate = self.matmul / (self.double if itemsize >= 8 else 1.0)
         rows, columns, inner = self.half
         compute = 2.0 * b * (m + rows) * (n + columns) * (k + inner) / rate
-        if turned[0] or turned[1]:
-            compute *= self.turned[turned[0] + 2 * turned[1] - 1]
-        traffic = itemsize * b * (m * k + k * n + m * n) / self.bandwidth
-        return max(compute, traffic) + self.overhead + b * self.product
+        packing = turned[0] * m * k / self.turned[0] + turned[1] * k * n / self.turned[1]
+        return max(compute, traffic) + b * itemsize * packing + fixed
 
     def elementwise_seconds(
         self, iterations: float | int, near: float | int, far: float | int
@@ -71,16 +73,16 @@ class Rates:
 # Two cores of an EPYC server, jax 0.10.2: measured (see docs/planner.md).
 CPU = Rates(
     device="cpu",
-    matmul=1.5e11,
+    matmul=1.15e11,
     double=2.0,
     vector=3e9,
-    bandwidth=2e10,
+    bandwidth=3e10,
     strided=1.6e9,
     cache=2e6,
-    overhead=8e-6,
-    product=3e-8,
-    half=(8.0, 12.0, 16.0),
-    turned=(1.3, 1.2, 1.4),
+    overhead=1e-5,
+    product=4e-8,
+    half=(7.0, 6.0, 6.0),
+    turned=(4e9, 1.2e10),
 )
 # An H100-class accelerator with full float32 products: a guess from its data sheet, not measured.
 GPU = Rates(
@@ -94,7 +96,7 @@ GPU = Rates(
     overhead=4e-6,
     product=1e-9,
     half=(64.0, 64.0, 32.0),
-    turned=(1.0, 1.0, 1.0),
+    turned=(1e13, 1e13),
 )
 SHIPPED = {"cpu": CPU, "gpu": GPU, "cuda": GPU, "rocm": GPU, "tpu": GPU}
 

@@ -104,7 +104,7 @@ class Plan:
     @property
     def seconds(self) -> float:
         """Predicted by the table of rates the plan was made with."""
-        return self.n_slices * sum(step.seconds for step in self.steps)
+        return self.n_slices * sum((step.seconds for step in self.steps), 0.0)
 
     # Running ------------------------------------------------------------------------------
 

@@ -57,7 +57,7 @@ def plan(
         ValueError: the expression does not fit the operands, or no slicing meets the limit.
         TypeError: an operand is not numeric or has no shape.
     """
-    pairs = [_shape_and_dtype(x, p, dtype) for p, x in enumerate(operands)]
+    pairs = [shape_and_dtype(x, p, dtype) for p, x in enumerate(operands)]
     described = network(
         expression,
         [shape for shape, _ in pairs],
@@ -166,7 +166,8 @@ def precision_name(precision: Any) -> str:
         raise ValueError(f"precision: expected one of {names}, got {precision!r}") from error
 
 
-def _shape_and_dtype(x: Any, position: int, dtype: Any) -> tuple[tuple[int, ...], Any]:
+def shape_and_dtype(x: Any, position: int | str, dtype: Any) -> tuple[tuple[int, ...], Any]:
+    """Shape and dtype of an operand given as an array, a description, or a bare shape."""
     if hasattr(x, "shape") and hasattr(x, "dtype"):
         return tuple(x.shape), jax.dtypes.canonicalize_dtype(x.dtype)
     if isinstance(x, Sequence) and all(isinstance(n, int) for n in x):
@@ -175,7 +176,7 @@ def _shape_and_dtype(x: Any, position: int, dtype: Any) -> tuple[tuple[int, ...]
         array = jnp.asarray(x)
     except (TypeError, ValueError) as error:
         raise TypeError(
-            f"operand {position}: expected an array or a shape, got {type(x).__name__}"
+            f"operand {position!r}: expected an array or a shape, got {type(x).__name__}"
         ) from error
     return array.shape, array.dtype
 

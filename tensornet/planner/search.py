@@ -51,6 +51,7 @@ class Search:
         layouts: prices the steps.
         objective: `"seconds"`, `"flops"`, `"bytes"` or `"memory"`.
         given: products of operands that exist already, by mask, in the axis order of each.
+        slack: how many times worse than the best a tree may be and still be looked at.
     """
 
     def __init__(
@@ -60,9 +61,10 @@ class Search:
         layouts: Layouts,
         objective: str = "seconds",
         given: Mapping[int, Order] | None = None,
+        slack: float = 1.0,
     ):
         self.terms, self.output, self.layouts = list(terms), output, layouts
-        self.objective = objective
+        self.objective, self.slack = objective, slack
         self.given = dict(given or {})
         self.masks = [mask_of(term) for term in terms]
         self.full = (1 << len(terms)) - 1
@@ -187,7 +189,7 @@ class Search:
             1 << i: [self.leaf(1 << i, t)] for i, t in enumerate(self.terms)
         }
         # The best tree without layouts, with layouts, bounds what is worth looking at.
-        limit = self.on_tree(self._light_tree(splits, inside))[0].cost[0] * (1 + 1e-9)
+        limit = self.on_tree(self._light_tree(splits, inside))[0].cost[0] * self.slack * (1 + 1e-9)
         for s in sorted(splits, key=lambda s: (s.bit_count(), s)):
             if s in self.given:
                 table[s] = [self.leaf(s, self.given[s])]
