@@ -43,9 +43,7 @@ class Lowering(NamedTuple):
 class Layouts:
     """All lowerings worth trying for pairs of axis orders, priced for one table of rates."""
 
-    def __init__(
-        self, sizes: Sequence[int], itemsize: int, rates: Rates, *, gradients: bool
-    ):
+    def __init__(self, sizes: Sequence[int], itemsize: int, rates: Rates, *, gradients: bool):
         self.sizes, self.itemsize, self.rates = sizes, itemsize, rates
         self.gradients = gradients
         self._volumes: dict[int, int] = {0: 1}

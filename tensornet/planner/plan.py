@@ -220,10 +220,7 @@ def check_operands(network: Network, arrays: Sequence[jax.Array]) -> None:
     batch: set[int] = set()
     for p, array in zip(network.arguments, arrays, strict=True):
         planned, term = network.shapes[p], network.terms[p]
-        free = [
-            label == network.batch
-            for label, n in zip(term, planned, strict=True)
-        ]
+        free = [label == network.batch for label, n in zip(term, planned, strict=True)]
         fits = array.ndim == len(planned) and all(
             f or m == n for f, m, n in zip(free, array.shape, planned, strict=True)
         )

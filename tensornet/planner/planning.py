@@ -11,6 +11,7 @@ from .assemble import Assembly
 from .cost import Rates, shipped_rates
 from .network import Network, network
 from .plan import Plan, compiled
+from .slicing import cut_plan, limit_bytes, sliced_plan
 
 OBJECTIVES = ("seconds", "flops", "bytes", "memory")
 
@@ -19,6 +20,7 @@ def plan(
     expression: str,
     *operands: Any,
     memory_limit: int | str | None = None,
+    slices: Mapping[str, int] | None = None,
     objective: str = "seconds",
     search: Any = "auto",
     constants: Mapping[int, Any] | None = None,
@@ -38,6 +40,8 @@ def plan(
             constants.
         memory_limit: bytes (or text such as `"2GB"`) for temporaries and result; a plan that
             needs more is cut into slices that run one after the other.
+        slices: the cuts, in place of those a limit would choose: index label to number of
+            equal parts.
         objective: what to minimise, `"seconds"`, `"flops"`, `"bytes"` or `"memory"`; ties go
             to the fewest seconds.
         search: `"auto"` (exact for up to 8 operands, opt_einsum's orders beyond), `"exact"`,
@@ -68,6 +72,7 @@ def plan(
     return plan_network(
         described,
         memory_limit=memory_limit,
+        slices=slices,
         objective=objective,
         search=search,
         gradients=gradients,
@@ -82,6 +87,7 @@ def plan_network(
     described: Network,
     *,
     memory_limit: int | str | None = None,
+    slices: Mapping[str, int] | None = None,
     objective: str = "seconds",
     search: Any = "auto",
     gradients: bool = False,
@@ -94,16 +100,24 @@ def plan_network(
     if objective not in OBJECTIVES:
         raise ValueError(f"objective: expected one of {OBJECTIVES}, got {objective!r}")
     table = rates or shipped_rates(device)
-    made = _unsliced(
-        described,
-        objective=objective,
-        search=search,
-        gradients=gradients,
-        precision=precision_name(precision),
-        rates=table,
-        seed=seed,
-    )
-    return made
+    options = {
+        "objective": objective,
+        "search": search,
+        "gradients": gradients,
+        "precision": precision_name(precision),
+        "rates": table,
+        "seed": seed,
+    }
+
+    def make(part: Network) -> Plan:
+        return _unsliced(part, **options)
+
+    if slices is not None:
+        return cut_plan(described, dict(slices), make, gradients=gradients)
+    if memory_limit is None:
+        return make(described)
+    limit = limit_bytes(memory_limit)
+    return sliced_plan(described, limit, make, gradients=gradients)
 
 
 def candidates(

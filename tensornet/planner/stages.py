@@ -241,7 +241,9 @@ def plan_stages(
         ]
         kept: dict[Any, _Path] = {}
         for path in sorted(grown, key=lambda p: p.seconds):
-            kept.setdefault(frozenset((key, order) for key, (_, order) in path.living.items()), path)
+            kept.setdefault(
+                frozenset((key, order) for key, (_, order) in path.living.items()), path
+            )
         best = list(kept.values())[:_BEAM]
     stages = _with_drops(best[0].stages, len(used))
     return StagedPlan(tuple(used), stages, precision_name(precision), table.device)

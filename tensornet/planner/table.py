@@ -42,9 +42,7 @@ def staged_table(plan: "StagedPlan") -> str:
     return "\n".join(lines)
 
 
-def _rows(
-    steps: "Sequence[Step]", names: Sequence[str], first: int, device: str
-) -> list[str]:
+def _rows(steps: "Sequence[Step]", names: Sequence[str], first: int, device: str) -> list[str]:
     rows = [("step", "how", "einsum", "m x n x k x batch", "copies", "flops", "bytes", "roofline")]
     for s, step in enumerate(steps):
         sizes = " x ".join(map(str, step.size)) if len(step.inputs) > 1 else ""
@@ -61,7 +59,9 @@ def _rows(
             )
         )
     widths = [max(len(row[c]) for row in rows) for c in range(len(rows[0]))]
-    return ["  ".join(x.ljust(w) for x, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return [
+        "  ".join(x.ljust(w) for x, w in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
 
 
 def roofline_share(step: "Step", device: str) -> float:
