@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 from .cost import Rates
 from .layout import Layouts
@@ -62,6 +63,10 @@ class Assembly:
         self.live[position] = step.output
         return position
 
+    def add_step(self, *fields: Any) -> int:
+        """Append a step given by its fields."""
+        return self.add(Step(*fields))
+
     def arrange(self, position: int, output: Labels) -> int:
         """Bring a tensor to other axes: diagonals, sums, order."""
         term = self.live[position]
@@ -94,6 +99,9 @@ class Assembly:
     def prepare(self) -> None:
         """Take diagonals, and sum every index that one operand alone holds."""
         wanted = set(self.network.kept_output)
+        for position, constant in self.network.constants:  # where a copy tensor has acted
+            if not constant.shape and constant.value == 1 and len(self.live) > 1:
+                del self.live[self.inputs[position]]
         for p in list(self.live):
             others = {x for q, term in self.live.items() if q != p for x in term}
             term = self.live[p]

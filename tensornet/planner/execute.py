@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from .network import Labels, volume
+from .sparse import unroll
 
 if TYPE_CHECKING:
     from .plan import Plan, Step
@@ -53,7 +54,12 @@ def run_steps(
         for p in range(len(pool)):
             pool[p], log = _rescaled(pool[p], log)
     for step in plan.steps:
-        value = run_step(step, [pool[i] for i in step.inputs], sizes, plan.precision, merge)
+        if step.how == "unroll":
+            constant = dict(network.constants)[step.inputs[-1]].value
+            dense = [pool[i] for i in step.inputs[:-1]]
+            value = unroll(step, dense, constant, sizes)
+        else:
+            value = run_step(step, [pool[i] for i in step.inputs], sizes, plan.precision, merge)
         if strip_exponent:
             value, log = _rescaled(value, log)
         pool.append(value)
@@ -63,13 +69,9 @@ def run_steps(
 def run_step(
     step: "Step", arrays: Sequence[jax.Array], sizes: Sizes, precision: str, merge: bool
 ) -> jax.Array:
-    """Run one step."""
+    """Run one step on its operands."""
     if step.how == "arrange":
         return _arrange(arrays[0], step.terms[0], step.output)
-    if step.how == "unroll":
-        from .sparse import unroll
-
-        return unroll(step, arrays, sizes)
     x, y = (
         _arrange(array, term, order)
         for array, term, order in zip(arrays, step.terms, step.orders, strict=True)

@@ -182,7 +182,7 @@ def mask_of(order: Sequence[int]) -> int:
 
 
 def _only(order: Order, mask: int) -> Order:
-    return tuple(i for i in order if mask >> i & 1)
+    return tuple([i for i in order if mask >> i & 1])
 
 
 def _leading(order: Order, batch: Order, contracted: int) -> Order:

@@ -27,7 +27,7 @@ class Constant:
     @classmethod
     def of(cls, value: Any) -> "Constant":
         """Hold the values of an array."""
-        array = np.ascontiguousarray(value)
+        array = np.asarray(value, order="C")
         return cls(array.shape, str(array.dtype), array.tobytes())
 
     @functools.cached_property
@@ -98,6 +98,11 @@ class Network:
         """Positions of the operands that are given at the call."""
         known = {position for position, _ in self.constants}
         return tuple(p for p in range(len(self.terms)) if p not in known)
+
+    @functools.cached_property
+    def signature(self) -> tuple[tuple[Shape, Any], ...]:
+        """Shape and dtype of every operand that is given at the call."""
+        return tuple((self.shapes[p], np.dtype(self.dtypes[p])) for p in self.arguments)
 
     def axes(self, position: int) -> Labels:
         """Labels of one operand without its axes of length 1, which carry no work."""
@@ -190,8 +195,6 @@ def network(
 
 
 def _split(expression: str) -> tuple[list[str], str | None]:
-    if not isinstance(expression, str):
-        raise TypeError(f"expression: expected einsum subscripts, got {type(expression).__name__}")
     text = "".join(expression.split())
     left, arrow, right = text.partition("->")
     for part in (left, right):

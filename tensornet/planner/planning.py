@@ -12,6 +12,7 @@ from .cost import Rates, shipped_rates
 from .network import Network, network
 from .plan import Plan, compiled
 from .slicing import cut_plan, limit_bytes, sliced_plan
+from .sparse import unrolled
 
 OBJECTIVES = ("seconds", "flops", "bytes", "memory")
 
@@ -129,32 +130,32 @@ def candidates(
     precision: str,
     rates: Rates,
     seed: int,
+    most: int | None = None,
 ) -> list[Plan]:
     """Plans of different orders and layouts, the one predicted best first."""
-    plans: dict[Plan, None] = {}
     start = Assembly(described, rates)
     start.prepare()
-    if len(start.live) == 1:
-        start.arrange(next(iter(start.live)), described.kept_output)
-        return [_finished(start, precision)]
-    for entry in start.search(objective, search, seed, gradients):
-        made = start.branch()
-        made.follow(entry)
-        plans[_finished(made, precision)] = None
-    return list(plans)
+    found = []
+    for begun in (start, unrolled(start)):
+        if begun is None:
+            continue
+        if len(begun.live) == 1:
+            begun.arrange(next(iter(begun.live)), described.kept_output)
+            found.append(_finished(begun, precision))
+            continue
+        # An order given by the caller is about the operands as they are.
+        how = search if begun is start or isinstance(search, str) else "auto"
+        for entry in begun.search(objective, how, seed, gradients)[:most]:
+            made = begun.branch()
+            made.follow(entry)
+            found.append(_finished(made, precision))
+    what = {"seconds": "seconds", "flops": "flops", "bytes": "bytes", "memory": "peak_bytes"}
+    # A stable sort: equal plans stay in the order of the search.
+    return sorted(dict.fromkeys(found), key=lambda p: (getattr(p, what[objective]), p.seconds))
 
 
 def _unsliced(described: Network, **options: Any) -> Plan:
-    start = Assembly(described, options["rates"])
-    start.prepare()
-    if len(start.live) > 1:
-        entries = start.search(
-            options["objective"], options["search"], options["seed"], options["gradients"]
-        )
-        start.follow(entries[0])
-    else:
-        start.arrange(next(iter(start.live)), described.kept_output)
-    return _finished(start, options["precision"])
+    return candidates(described, most=1, **options)[0]
 
 
 def _finished(made: Assembly, precision: str) -> Plan:
@@ -173,6 +174,8 @@ def precision_name(precision: Any) -> str:
     """Name a precision; none is the highest."""
     if precision is None:
         return "HIGHEST"
+    if isinstance(precision, str):
+        precision = precision.lower()
     try:
         return jax.lax.Precision(precision).name
     except ValueError as error:

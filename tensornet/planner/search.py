@@ -10,7 +10,7 @@ from .layout import Layouts, Lowering, Order, mask_of
 
 EXACT_OPERANDS = 8
 _OUTER_OPERANDS = 5  # up to here products of operands without a common index are tried too
-_ORDERS = 5  # axis orders remembered for each intermediate
+_ORDERS = (5, 3)  # axis orders remembered for each intermediate, of few and of many operands
 
 Tree = Any  # an operand's position, or a pair of trees
 
@@ -123,25 +123,30 @@ class Search:
     ) -> list[Entry]:
         """All products of pairs of entries: the best of each axis order, cheapest first."""
         keep, best = self.keep(operands), {}
+        by_seconds = self.objective == "seconds"
+        copy, worst = self.layouts.copy_seconds(keep), math.inf
         for xs, ys in pairs:
+            least = self._least(xs[0].operands, ys[0].operands) if by_seconds else 0.0
             for x in xs:
                 for y in ys:
+                    if by_seconds and x.seconds + y.seconds + least > worst:
+                        break
                     for low in self.layouts.pair(x.order, y.order, keep):
                         known = best.get(low.out)
-                        if (
-                            known is not None
-                            and self.objective == "seconds"
-                            and x.seconds + y.seconds + low.seconds >= known.seconds
+                        seconds = x.seconds + y.seconds + low.seconds
+                        if by_seconds and (
+                            seconds > worst or (known is not None and seconds >= known.seconds)
                         ):
                             continue
                         entry = self.join(x, y, low)
                         if known is None or entry.cost < known.cost:
                             best[low.out] = entry
+                            # What is slower than copying the best one is of no use.
+                            worst = min(worst, entry.seconds + copy)
         ranked = sorted(best.values(), key=lambda e: e.cost)
-        if self.objective == "seconds" and ranked:  # worse than copying the best one is useless
-            most = ranked[0].seconds + self.layouts.copy_seconds(keep)
-            ranked = [e for e in ranked if e.seconds <= most]
-        return ranked[:_ORDERS]
+        if by_seconds:
+            ranked = [e for e in ranked if e.seconds <= worst]
+        return ranked[: _ORDERS[len(self.terms) > _OUTER_OPERANDS]]
 
     # Trees --------------------------------------------------------------------------------
 
