@@ -50,13 +50,7 @@ bench: $(ready)  ## run the benchmarks (SUITE="decompositions ..." for some of t
 	$(RUN) -m benchmarks $(SUITE)
 
 gpu: $(ready)  ## on an accelerator: its tests, then the quick benchmarks into benchmarks/results
-	@$(RUN) -c 'import jax, sys; sys.exit(jax.default_backend() == "cpu")' || { \
-	  echo 'make gpu: expected an accelerator, got none: the jax of $(RUN) sees CPU devices only.'; \
-	  echo 'With an NVIDIA card: make gpu EXTRAS=cuda13 (or cuda12 for an older driver).'; \
-	  echo 'Where jax for the card and the rest are installed already: make gpu RUN=python3'; \
-	  exit 1; } >&2
-	$(RUN) -m pytest -q -m gpu
-	$(RUN) -m benchmarks --quick --save
+	$(RUN) -m benchmarks.gpu
 
 lint: $(ready_lint)  ## check style and format
 	$(RUN) -m ruff check .

@@ -43,8 +43,26 @@ def check_use():
     print(fitted)
 
 
+def check_absence():
+    """What an extra is for says which one, and nothing else needs it."""
+    import tensornet.plot
+    from tensornet.progress import TqdmProgress
+
+    for extra, use in {
+        "plot": lambda: tensornet.plot.compression({"CP": [(2.0, 0.1)]}),
+        "progress": TqdmProgress,
+    }.items():
+        try:
+            use()
+        except ImportError as error:
+            assert f"gauntax[{extra}]" in str(error), error
+        else:
+            raise AssertionError(f"{extra}: expected an ImportError without the extra")
+
+
 if __name__ == "__main__":
     check_contents(sys.argv[1])
     check_imports()
     check_use()
+    check_absence()
     print(f"{sys.argv[1]}: good")

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 from .machine import Machine
-from .measure import Program, Timed, allocated, compiled_cost, interleave
+from .measure import CLAIM_ROUNDS, Program, Timed, allocated, compiled_cost, interleave
 from .rows import Row, ratio
 
 
@@ -20,13 +20,17 @@ class Context:
     """What a run shares: the machine, how long a comparison may take, and whether it is quick."""
 
     machine: Machine
-    budget: float = 20.0
+    budget: float = 60.0
     quick: bool = False
 
     @property
     def rounds(self) -> tuple[int, int]:
         """Least and most rounds of a comparison."""
-        return (2, 3) if self.quick else (3, 15)
+        return (2, 3) if self.quick else (3, CLAIM_ROUNDS)
+
+    def seconds(self, *, claim: bool) -> float:
+        """Return how long a comparison may take; one that promises nothing has a quarter."""
+        return self.budget if claim else self.budget / 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,19 +59,18 @@ class Speed:
     Attributes:
         ours: makes our program.
         peers: whom to compare with.
-        per: our and their seconds are divided by this (sweeps of a run, say).
-        unit: what a figure is then counted in.
+        sweeps: seconds are told per sweep of a run that has this many; a run that has another
+            count fails. None: seconds are those of the whole.
         within: relative difference of the errors below which they count as equal.
         error_at_most: the error that was asked for, where the peer was not asked for the same.
         cost: makes a function and its operands, from which XLA's own counts are taken.
-        floor: the least seconds on a machine, before division by `per`.
+        floor: the least seconds of a whole run on a machine.
         floor_note: what that counts.
     """
 
-    ours: Callable[[], Program]
+    ours: Callable[[], Timed]
     peers: Sequence[Peer] = ()
-    per: float = 1.0
-    unit: str = "s"
+    sweeps: int | None = None
     within: float = 1e-3
     error_at_most: float | None = None
     cost: Callable[[], tuple[Callable, tuple[Any, ...]]] | None = None
@@ -75,7 +78,7 @@ class Speed:
     floor_note: str = ""
     note: str = ""
 
-    def program(self) -> Program:
+    def program(self) -> Timed:
         """Return the program that is timed."""
         return self.ours()
 
@@ -83,7 +86,7 @@ class Speed:
         """Measure, one row at a time."""
         ours = self.ours()
         first = ours.seconds()
-        floor = self.floor(context.machine) / self.per if self.floor else None
+        floor = self.floor(context.machine) / (self.sweeps or 1) if self.floor else None
         fastest = math.inf
         peers: Sequence[Peer | None] = tuple(self.peers) or (None,)
         peer_bytes: list[tuple[str, float]] = []
@@ -103,34 +106,41 @@ class Speed:
             yield from self._cost_rows(case, context, peer_bytes)
 
     def _compare(
-        self, case: "Case", context: Context, ours: Program, peer: Peer | None, floor: float | None
+        self, case: "Case", context: Context, ours: Timed, peer: Peer | None, floor: float | None
     ) -> tuple[Row, float, list[tuple[str, float]]]:
         least, most = context.rounds
         held: list[tuple[str, float]] = []
+        target = peer.target if peer else None
+        budget = context.seconds(claim=target is not None)
         if peer is None:
             _log("  alone")
-            times = interleave(ours, None, budget=context.budget, least=least, most=most)
+            times = interleave(ours, None, budget=budget, least=least, most=most)
             name, theirs = "", {}
         else:
             with closing(peer.build()) as program:
                 _log(f"  against {program.name}")
-                times = interleave(ours, program, budget=context.budget, least=least, most=most)
+                times = interleave(ours, program, budget=budget, least=least, most=most)
                 name, theirs = program.name, program.quality()
                 if peer.memory and isinstance(program, Program):
                     held.append((name, allocated(program)))
         quality = ours.quality()
-        best, middle = min(times.ours) / self.per, statistics.median(times.ours) / self.per
+        for reached in (quality, theirs):
+            if self.sweeps and reached.get("iterations", self.sweeps) != self.sweeps:
+                raise RuntimeError(
+                    f"sweeps: expected runs of {self.sweeps}, got {reached['iterations']:g}"
+                )
+        per = self.sweeps or 1
+        best, middle = min(times.ours) / per, statistics.median(times.ours) / per
         peer_best = peer_middle = None
         if peer is not None:
-            peer_best = min(times.peer) * peer.scale / self.per
-            peer_middle = statistics.median(times.peer) * peer.scale / self.per
+            peer_best = min(times.peer) * peer.scale / per
+            peer_middle = statistics.median(times.peer) * peer.scale / per
         ratios = ratio(peer_best, best), ratio(peer_middle, middle)
-        target = peer.target if peer else None
         notes = (self.note, peer.note if peer else "", self.floor_note if floor else "")
         row = case.row(
             context,
             quantity="seconds",
-            unit=self.unit,
+            unit="s/sweep" if self.sweeps else "s",
             ours=best,
             peer_name=name,
             peer=peer_best,
@@ -211,7 +221,7 @@ class Quality:
         published: the peer's error where it is not run, and in the note its source.
     """
 
-    ours: Callable[[int], Program]
+    ours: Callable[[int], Timed]
     at_most: float | None = None
     seeds: Sequence[int] = (0, 1, 2, 3, 4)
     digits: int = 4
@@ -221,7 +231,7 @@ class Quality:
     published: float | None = None
     note: str = ""
 
-    def program(self) -> Program:
+    def program(self) -> Timed:
         """Return the program of the first seed."""
         return self.ours(self.seeds[0])
 

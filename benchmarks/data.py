@@ -15,13 +15,19 @@ def cp_dense(factors: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def cp_problem(
-    shape: Sequence[int], rank: int, *, noise: float = 0.1, seed: int = 0
+    shape: Sequence[int], rank: int, *, noise: float = 0.1, near: float = 0.0, seed: int = 0
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Return a tensor of low CP rank with noise, and a random start for its decomposition."""
+    """Return a tensor of low CP rank with noise, and a start for its decomposition.
+
+    The start is random, plus `near` times the factors the tensor was made from.
+    """
     rng = np.random.default_rng(seed)
-    x = cp_dense([rng.standard_normal((n, rank)) for n in shape])
-    start = [rng.standard_normal((n, rank)) for n in shape]
-    return _with_noise(x, noise, rng), start
+    exact = [rng.standard_normal((n, rank)) for n in shape]
+    start = [
+        rng.standard_normal((n, rank)) + near * factor
+        for n, factor in zip(shape, exact, strict=True)
+    ]
+    return _with_noise(cp_dense(exact), noise, rng), start
 
 
 def tucker_problem(

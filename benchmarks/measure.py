@@ -79,11 +79,6 @@ class Timings:
         return (high - low) / statistics.median(every)
 
 
-def first_call(program: Timed) -> float:
-    """Run a program for the first time; with what it takes later this gives its compile time."""
-    return program.seconds()
-
-
 def interleave(
     ours: Timed, peer: Timed | None, *, budget: float, least: int = 3, most: int = CLAIM_ROUNDS
 ) -> Timings:

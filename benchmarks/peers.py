@@ -19,10 +19,16 @@ from .measure import Program
 
 
 def parafac_sweeps(
-    *, shape: Sequence[int], rank: int, sweeps: int, dtype: str = "float64", backend: str = "numpy"
+    *,
+    shape: Sequence[int],
+    rank: int,
+    sweeps: int,
+    near: float = 0.0,
+    dtype: str = "float64",
+    backend: str = "numpy",
 ) -> Program:
     """TensorLy's CP-ALS on `data.cp_problem`: a fixed count of sweeps, errors computed."""
-    x, start = data.cp_problem(shape, rank)
+    x, start = data.cp_problem(shape, rank, near=near)
     x, start = x.astype(dtype), [factor.astype(dtype) for factor in start]
     if backend != "numpy":
         tl.set_backend(backend)
@@ -34,7 +40,7 @@ def parafac_sweeps(
             tensor,
             rank,
             n_iter_max=sweeps,
-            init=CPTensor((None, list(factors))),
+            init=_start(list(factors)),
             tol=0,
             return_errors=True,
         )
@@ -54,7 +60,7 @@ def parafac_loop(x: np.ndarray, starts: list[np.ndarray], rank: int, **options: 
     def run():
         found = []
         for k in range(len(x)):
-            start = CPTensor((None, [factor[k].copy() for factor in starts]))
+            start = _start([factor[k].copy() for factor in starts])
             found.append(theirs.parafac(x[k], rank, init=start, **options))
         return found
 
@@ -101,7 +107,7 @@ def tensor_train(x: np.ndarray, rank: Sequence[int], **options: Any) -> Program:
     return _quiet(
         "tensorly numpy",
         lambda: theirs.tensor_train(x, list(rank), **options),
-        lambda found: {"error": data.relative_error(x, tl.tt_to_tensor(found))},
+        lambda found: {"error": data.relative_error(x, np.asarray(tl.tt_to_tensor(found)))},
     )
 
 
@@ -168,6 +174,11 @@ def gram_hooi(x: np.ndarray, rank: Sequence[int], *, tolerance: float) -> Progra
         return {"error": data.relative_error(x, core), "iterations": float(sweeps)}
 
     return Program("numpy, our algorithm", run, judge)
+
+
+def _start(factors: list[Any]) -> Any:
+    # TensorLy declares `init` a string and takes a CPTensor too.
+    return CPTensor((None, factors))
 
 
 def _quiet(name: str, run: Callable[[], Any], judge: Callable[[Any], dict[str, float]]) -> Program:

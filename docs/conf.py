@@ -1,6 +1,7 @@
 """Sphinx configuration."""
 
 import pathlib
+import re
 import tomllib
 
 _project = tomllib.loads((pathlib.Path(__file__).parents[1] / "pyproject.toml").read_text())
@@ -18,3 +19,13 @@ autodoc_typehints = "none"  # the shapes are in the docstrings; jaxtyping's stri
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True}
 napoleon_use_ivar = True
+
+
+def _code(app, what, name, obj, options, lines):
+    """Show what docstrings hold between single backticks as code, as Markdown does."""
+    lines[:] = [re.sub(r"(?<!`)`([^`]+)`(?!`)", r"``\1``\\ ", line) for line in lines]
+
+
+def setup(app):
+    # After napoleon (500), which reads single backticks itself.
+    app.connect("autodoc-process-docstring", _code, priority=600)

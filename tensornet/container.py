@@ -112,9 +112,8 @@ def _read_header(path: Any, file: Any) -> dict[str, Any]:
             f"{_show(path)}: expected file format {_FORMAT} or older, got {int(words[1])}; "
             "update gauntax"
         )
-    if not (
-        first.endswith(b"\n") and len(words) == 4 and words[1].isdigit() and words[2].isdigit()
-    ):
+    known = len(words) == 4 and words[1] == str(_FORMAT).encode() and words[2].isdigit()
+    if not (known and first.endswith(b"\n")):
         raise FileFormatError(
             f"{_show(path)}: expected a first line of 4 words, got {first!r}; "
             "the file is cut or damaged"

@@ -357,7 +357,9 @@ def _find_class(name: str, path: Any) -> Any:
     module, _, attribute = name.partition(":")
     if module.split(".")[0] in _PACKAGES:
         with contextlib.suppress(ImportError, AttributeError):
-            return getattr(importlib.import_module(module), attribute)
+            found = getattr(importlib.import_module(module), attribute)
+            if isinstance(found, type) and found.__module__.split(".")[0] in _PACKAGES:
+                return found
     raise FileFormatError(f"{os.fspath(path)}: expected a class of this gauntax, got {name!r}")
 
 
@@ -375,6 +377,8 @@ def _rebuild(node: dict[str, Any], leaves: list[Any], path: Any) -> Any:
         items = [_rebuild(x, leaves, path) for x in node["tuple" if is_tuple else "list"]]
         return tuple(items) if is_tuple else items
     cls: Any = _find_class(node["module"], path)
+    if not issubclass(cls, eqx.Module):
+        raise FileFormatError(f"{os.fspath(path)}: expected a module, got {node['module']!r}")
     known = [f.name for f in dataclasses.fields(cls)]
     if sorted(known) != sorted(node["fields"]):
         raise FileFormatError(

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any, Protocol, TextIO, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 
 @runtime_checkable
@@ -40,12 +40,12 @@ class TextProgress:
     """Writes to a stream: one line renewed in place on a terminal, elsewhere now and then a line.
 
     Args:
-        stream: where to; standard error when left out.
+        stream: where to, with `write` and `flush`; standard error when left out.
         seconds: least time between two updates; a tenth of a second on a terminal and ten
             seconds elsewhere when left out. The last step is always shown.
     """
 
-    def __init__(self, stream: TextIO | None = None, *, seconds: float | None = None):
+    def __init__(self, stream: Any = None, *, seconds: float | None = None):
         self._stream = stream
         self._seconds = seconds
         self._total = 0

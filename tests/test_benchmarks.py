@@ -12,7 +12,7 @@ if not (ROOT / "benchmarks").is_dir():
     pytest.skip("the benchmarks lie only in the checkout", allow_module_level=True)
 sys.path.append(str(ROOT))  # last, so that an installed package goes before the checkout's
 
-from benchmarks import command, report, rows  # noqa: E402
+from benchmarks import command, gpu, report, rows  # noqa: E402
 from benchmarks.case import Case, Context, Peer, Quality, Speed  # noqa: E402
 from benchmarks.child import ChildError, ChildProgram  # noqa: E402
 from benchmarks.machine import Machine, slug  # noqa: E402
@@ -30,8 +30,9 @@ MACHINE = Machine(
 class Scripted:
     """A program that reports given seconds without taking them."""
 
-    def __init__(self, name, seconds, error=0.1, log=None):
-        self.name, self._seconds, self._error = name, list(seconds), error
+    def __init__(self, name, seconds, error=0.1, log=None, sweeps=7):
+        self.name, self._seconds = name, list(seconds)
+        self._quality = {"error": error, "iterations": float(sweeps)}
         self.log = log if log is not None else []
         self.closed = False
 
@@ -40,7 +41,7 @@ class Scripted:
         return self._seconds.pop(0) if len(self._seconds) > 1 else self._seconds[0]
 
     def quality(self):
-        return {"error": self._error, "iterations": 7.0}
+        return self._quality
 
     def close(self):
         self.closed = True
@@ -72,9 +73,9 @@ def test_ratio_is_peer_over_ours_by_least_and_by_median():
     # First call 5 s (compiling), warm-up 2 s; then rounds of ours, ours again.
     ours = Scripted("ours", [5.0, 2.0, 2.0, 2.0, 1.0, 2.0, 3.0, 2.0])
     peer = Scripted("peer", [9.0, 8.0, 12.0, 16.0])
-    seconds, compiled = speed_rows(ours, Peer(lambda: peer), per=2.0)
-    assert (seconds.ours, seconds.peer, seconds.ratio) == (0.5, 4.0, 8.0)
-    assert (seconds.ours_median, seconds.peer_median, seconds.ratio_median) == (1.0, 6.0, 6.0)
+    seconds, compiled = speed_rows(ours, Peer(lambda: peer))
+    assert (seconds.ours, seconds.peer, seconds.ratio) == (1.0, 8.0, 8.0)
+    assert (seconds.ours_median, seconds.peer_median, seconds.ratio_median) == (2.0, 12.0, 6.0)
     assert seconds.aa_ratio == 1.0
     assert seconds.rounds == 3
     assert (compiled.quantity, compiled.ours) == ("compile_seconds", 4.0)
@@ -116,16 +117,21 @@ def test_an_error_asked_for_is_held_instead_of_the_peers():
 
 
 def test_seconds_of_a_part_are_scaled_and_the_floor_divided():
-    peer = Scripted("peer", [1.0])
+    peer = Scripted("peer", [1.0], sweeps=4)
     row = speed_rows(
-        Scripted("ours", [2.0]),
+        Scripted("ours", [2.0], sweeps=4),
         Peer(lambda: peer, scale=10.0, note="a tenth"),
-        per=4.0,
+        sweeps=4,
         floor=lambda machine: machine.floor("float64", flops=4e9, read_bytes=1e10),
         floor_note="by flops",
     )[0]
     assert (row.ours, row.peer, row.ratio, row.floor) == (0.5, 2.5, 5.0, 1.0)
-    assert row.note == "a tenth; by flops"
+    assert (row.unit, row.note) == ("s/sweep", "a tenth; by flops")
+
+
+def test_a_run_of_fewer_sweeps_is_no_time_per_sweep():
+    with pytest.raises(RuntimeError, match=r"sweeps: expected runs of 10, got 7"):
+        speed_rows(Scripted("ours", [1.0]), sweeps=10)
 
 
 def quality_rows(errors, **options):
@@ -305,3 +311,22 @@ def test_a_child_process_runs_a_peer():
 def test_a_child_that_fails_says_why():
     with pytest.raises(ChildError, match=r"child: AttributeError: .*no_such_peer"):
         ChildProgram("child", "benchmarks.peers:no_such_peer")
+
+
+@pytest.mark.parametrize("found", ["cpu", "none"])
+def test_gpu_without_an_accelerator_says_so_and_fails(capsys, found):
+    assert gpu.main(find=lambda: found, run=lambda _: pytest.fail("something was run")) == 1
+    told = capsys.readouterr().err
+    assert f"expected jax to see an accelerator, got backend '{found}'" in told
+
+
+@pytest.mark.parametrize(("codes", "outcome"), [((0, 0), 0), ((1, 0), 1), ((0, 5), 1)])
+def test_gpu_runs_tests_then_benchmarks_and_fails_with_either(codes, outcome):
+    ran, left = [], list(codes)
+
+    def run(line):
+        ran.append(line[1:3])
+        return left.pop(0)
+
+    assert gpu.main(find=lambda: "gpu", run=run) == outcome
+    assert ran == [["-m", "pytest"], ["-m", "benchmarks"]]

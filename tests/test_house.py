@@ -60,6 +60,22 @@ def test_contractions_go_through_the_planner():
     assert outside == []
 
 
+PRODUCTS = {f"jnp.{name}" for name in ("matmul", "dot", "vdot", "inner", "vecdot")}
+
+
+def test_products_are_pinned():
+    """Accelerators multiply in fewer bits than the dtype says unless a product forbids it."""
+    loose = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) in PRODUCTS
+        and all(keyword.arg != "precision" for keyword in node.keywords)
+    ]
+    assert loose == []
+
+
 def test_every_public_name_is_documented():
     """What `__init__` re-exports has a docstring of its own (functions, classes, their methods)."""
     import tensornet
@@ -147,8 +163,7 @@ def make(*arguments, **environment):
 def test_make_gpu_without_an_accelerator_says_so_and_fails():
     run = make("gpu", f"RUN={sys.executable}", JAX_PLATFORMS="cpu")
     assert run.returncode != 0
-    assert run.stdout == ""
-    assert "expected an accelerator, got none" in run.stderr
+    assert "expected jax to see an accelerator, got backend 'cpu'" in run.stderr
     assert "EXTRAS=cuda13" in run.stderr
 
 

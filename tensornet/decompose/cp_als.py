@@ -12,11 +12,12 @@ from jaxtyping import Array, ArrayLike, PRNGKeyArray
 
 from ..formats import CP, Decomposition
 from ..linalg import at_stationary_point
+from ..planner import contract
 from ..status import Status, name
 from ..validation import as_real, check_finite, check_modes, check_rank, is_traced
 from .cp_init import given_factors, random_factors, svd_factors
 from .cp_iteration import Fit, iterate, relative
-from .cp_sweep import Factors, balance, fitted, gram, residual, target
+from .cp_sweep import Factors, balance, gram, residual, target
 
 
 def cp_als(
@@ -83,19 +84,18 @@ def cp_als(
     _check_options(key, init, starts, rtol, max_sweeps)
     if isinstance(init, CP):
         _check_init(init, x, rank, nonnegative)
-    _check_data(x, observed)
+    squared_norm = _squared_norm(x, observed)
+    _check_data(x, observed, squared_norm)
 
-    kind = "given" if isinstance(init, CP) else init
-    given = init if isinstance(init, CP) else None
     tolerance = jnp.asarray(rtol, x.dtype)
     result = _cp_als(
         x,
         observed,
-        key,
-        given,
+        squared_norm,
+        jax.random.key(0) if key is None else key,  # without a key none is used
+        init,
         tolerance,
         rank=rank,
-        kind=kind,
         nonnegative=bool(nonnegative),
         starts=int(starts),
         max_sweeps=int(max_sweeps),
@@ -157,54 +157,66 @@ def _check_init(init: CP, x: Array, rank: int, nonnegative: bool) -> None:
             raise ValueError(f"{what}: expected no negative entries, got {float(factor.min())}")
 
 
-def _check_data(x: Array, observed: Array | None) -> None:
-    if is_traced(x, observed):
+def _check_data(x: Array, observed: Array | None, squared_norm: Array) -> None:
+    # One number tells whether the data is sound; only where it is not, the cause is looked for.
+    if is_traced(x, observed) or 0 < float(squared_norm) < math.inf:
         return
     shown = x if observed is None else jnp.where(observed, x, 0.0)
     check_finite(shown, "x")
     if not bool(jnp.any(shown)):
         raise ValueError(f"x: expected a nonzero tensor, got only zeros in shape {x.shape}")
+    raise ValueError(
+        f"x: expected entries whose squares {x.dtype} holds, got a largest magnitude of "
+        f"{float(jnp.abs(shown).max()):.1e}: scale the tensor"
+    )
+
+
+@jax.jit
+def _squared_norm(x: Array, mask: Array | None) -> Array:
+    shown = x if mask is None else jnp.where(mask, x, 0.0)
+    return jnp.sum(shown * shown)
 
 
 @eqx.filter_jit
 def _cp_als(
     x: Array,
     mask: Array | None,
-    key: PRNGKeyArray | None,
-    given: CP | None,
+    squared_norm: Array,
+    key: PRNGKeyArray,
+    init: CP | str,
     rtol: Array,
     *,
     rank: int,
-    kind: str,
     nonnegative: bool,
     starts: int,
     max_sweeps: int,
 ) -> Decomposition[CP]:
     # The iteration runs on data whose derivative is cut; `_differentiable` puts it back.
-    problem = jax.lax.stop_gradient(target(x, mask, nonnegative))
+    full = target(x, mask, squared_norm, nonnegative)
+    problem = jax.lax.stop_gradient(full)
 
     def draw(key: PRNGKeyArray) -> Factors:
         return random_factors(key, x.shape, rank, x.dtype, nonnegative)
 
-    keys = None if key is None else jax.random.split(key, starts)
-    if kind == "random":
-        first = draw(keys[0])
-    elif kind == "svd":
+    keys = jax.random.split(key, starts)
+    if isinstance(init, CP):
+        first = jax.lax.stop_gradient(given_factors(init, nonnegative))
+    elif init == "svd":
         first = svd_factors(problem.matrix.reshape(x.shape), rank, nonnegative)
     else:
-        first = jax.lax.stop_gradient(given_factors(given, nonnegative))
+        first = draw(keys[0])
 
+    drawn = jax.vmap(draw)(keys[1:])
+    stacked = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, drawn)
+    fits = iterate(problem, stacked, jnp.broadcast_to(rtol, (starts,)), max_sweeps)
     if starts == 1:
-        fit = iterate(problem, first, rtol, max_sweeps)
+        best = 0
     else:
-        drawn = jax.vmap(draw)(keys[1:])
-        stacked = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, drawn)
-        fits = jax.vmap(lambda f: iterate(problem, f, rtol, max_sweeps))(stacked)
-        best = jnp.argmin(jnp.where(jnp.isnan(fits.error), jnp.inf, fits.error))
-        fit = jax.tree.map(lambda leaf: leaf[best], fits)
+        errors = jax.vmap(lambda f: residual(problem, f))(fits.factors)
+        best = jnp.argmin(jnp.where(jnp.isnan(errors), jnp.inf, errors))
+    fit = jax.tree.map(lambda leaf: leaf[best], fits)
 
     factors = _differentiable(fit, x, mask, nonnegative)
-    full = target(x, mask, nonnegative)
     error = relative(residual(full, factors), full.squared_norm)
     return Decomposition(
         tensor=_normal_form(factors),
@@ -228,11 +240,9 @@ def _differentiable(fit: Fit, x: Array, mask: Array | None, nonnegative: bool) -
         ridge = eps**0.4 * jnp.trace(left) / left.shape[0] + jnp.finfo(x.dtype).tiny
         roots.append(jnp.linalg.cholesky(left + ridge * jnp.eye(left.shape[0], dtype=x.dtype)))
     free = tuple(f > 0 for f in factors) if nonnegative else None
-    scaled = tuple(r.T @ f for r, f in zip(roots, factors, strict=True))
+    scaled = tuple(contract("rs,rn->sn", r, f) for r, f in zip(roots, factors, strict=True))
     scaled = at_stationary_point(_misfit, scaled, (x, mask, tuple(roots), free))
-    if jax.tree.leaves(free):
-        return _unscale(scaled, tuple(roots), free)
-    return _unscale(scaled, tuple(roots), None)
+    return _unscale(scaled, tuple(roots), free)
 
 
 def _unscale(scaled: Factors, roots: Factors, free: tuple[Array, ...] | None) -> Factors:
@@ -248,8 +258,7 @@ def _unscale(scaled: Factors, roots: Factors, free: tuple[Array, ...] | None) ->
 def _misfit(scaled: Factors, data: Any) -> Array:
     x, mask, roots, free = data
     factors = _unscale(scaled, roots, free)
-    problem = target(x, mask, nonnegative=False)
-    # Relative to the norm, so that the Hessian does not depend on the scale of the data.
+    problem = target(x, mask, jnp.zeros((), x.dtype), nonnegative=False)
     return 0.5 * residual(problem, factors)
 
 

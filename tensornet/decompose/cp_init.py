@@ -26,6 +26,8 @@ def random_factors(
 def svd_factors(x: Array, rank: int, nonnegative: bool) -> Factors:
     """Return the leading left singular vectors of each unfolding, rank first.
 
+    The first mode is updated before its factor is used, so it gets none.
+
     Where a mode is smaller than the rank, the columns left over are filled with fixed
     pseudorandom numbers. With `nonnegative` each vector is replaced by its positive part, after
     turning it so that this is the larger one.
@@ -33,6 +35,9 @@ def svd_factors(x: Array, rank: int, nonnegative: bool) -> Factors:
     fill = random_factors(jax.random.key(0), x.shape, rank, x.dtype, nonnegative=False)
     factors = []
     for mode, filled in enumerate(fill):
+        if mode == 0 and x.ndim > 1:
+            factors.append(jnp.ones_like(filled))
+            continue
         _, vectors = eigh(_mode_gram(x, mode))
         leading = vectors[:, ::-1][:, :rank].T
         scale = 1 / math.sqrt(filled.shape[1])

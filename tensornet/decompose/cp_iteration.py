@@ -1,4 +1,7 @@
-"""The loop around the sweeps of CP: extrapolation, error and when to stop."""
+"""The loop around the sweeps of CP: extrapolation, error, when to stop, and many at once."""
+
+from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -20,6 +23,19 @@ _WINDOW = 5
 _SLOW = 0.98
 _SHARE = 0.01
 
+# Of a batch so many tensors are worked on at a time; one that is done makes room for the next.
+# Enough to spread the overhead of starting operations, few enough to stay in the cache.
+_SLOTS = {"cpu": 64}
+
+
+class Fit(eqx.Module):
+    """Where the loop ended."""
+
+    factors: Factors
+    status: Any
+    history: Float[Array, "..."]
+    count: Int[Array, "..."]
+
 
 class _State(eqx.Module):
     factors: Factors  # the best so far
@@ -29,22 +45,11 @@ class _State(eqx.Module):
     step: Float[Array, ""]
     last_step: Float[Array, ""]
     bound: Float[Array, ""]
-    error: Float[Array, ""]
     change: Float[Array, ""]
-    history: Float[Array, " sweeps"]
+    errors: Float[Array, " window"]  # of the last sweeps, the latest last
     count: Int[Array, ""]
-    status: Status
+    status: Any
     running: Bool[Array, ""]
-
-
-class Fit(eqx.Module):
-    """Where the loop ended."""
-
-    factors: Factors
-    error: Float[Array, ""]
-    status: Status
-    history: Float[Array, " sweeps"]
-    count: Int[Array, ""]
 
 
 def relative(squared: Array, squared_norm: Array) -> Array:
@@ -59,113 +64,260 @@ def iterate(target: Target, factors: Factors, rtol: Array, max_sweeps: int) -> F
     """Sweep until the relative error changes by less than `rtol`, at most `max_sweeps` times.
 
     Each sweep starts from an extrapolation of the last two and is kept only if the error fell;
-    else the next one runs plain from the best factors. So the error never rises.
-    """
-    dtype = target.matrix.dtype
-    eps = float(jnp.finfo(dtype).eps)
+    else the next one runs plain from the best factors. So the error never rises. With `rtol`
+    zero all `max_sweeps` run.
 
-    def advance(state: _State) -> _State:
-        new, squared = sweep(target, state.start)
-        new = balance(new)
+    Under `jax.vmap` the tensors of a batch share one loop, in which a tensor that is done makes
+    room for the next.
+
+    Args:
+        target: what to fit.
+        factors: starting points, `[starts, rank, size]` each.
+        rtol: for each start.
+        max_sweeps: for each start.
+
+    Returns:
+        The fits, each leaf with a leading axis of starts.
+    """
+
+    @jax.custom_batching.custom_vmap
+    def each(target: Target, factors: Factors, rtol: Array) -> Fit:
+        return _loop(target, factors, rtol, max_sweeps, shared=False)
+
+    @each.def_vmap
+    def _each_batch(size: int, batched: Any, *arguments: Any) -> tuple[Fit, Any]:
+        spread = _spread(size, batched, arguments)
+        fits = each(*jax.tree.map(_merge, spread))
+        return _split(fits, size)
+
+    @jax.custom_batching.custom_vmap
+    def shared(target: Target, factors: Factors, rtol: Array) -> Fit:
+        return _loop(target, factors, rtol, max_sweeps, shared=True)
+
+    @shared.def_vmap
+    def _shared_batch(size: int, batched: Any, *arguments: Any) -> tuple[Fit, Any]:
+        target, factors, rtol = arguments
+        factors, rtol = jax.tree.map(_merge, _spread(size, batched[1:], (factors, rtol)))
+        if not any(jax.tree.leaves(batched[0])):
+            return _split(shared(target, factors, rtol), size)
+        (target,) = _spread(size, batched[:1], (target,))
+        starts = rtol.shape[0] // size
+        target = jax.tree.map(lambda leaf: jnp.repeat(leaf, starts, axis=0), target)
+        return _split(each(target, factors, rtol), size)
+
+    return shared(target, factors, rtol)
+
+
+def _spread(size: int, batched: Any, arguments: Any) -> Any:
+    """Give a batch axis to what has none."""
+    return jax.tree.map(
+        lambda b, leaf: leaf if b else jnp.broadcast_to(leaf, (size, *leaf.shape)),
+        tuple(batched),
+        tuple(arguments),
+    )
+
+
+def _merge(leaf: Array) -> Array:
+    return leaf.reshape(-1, *leaf.shape[2:])
+
+
+def _split(fits: Fit, size: int) -> tuple[Fit, Any]:
+    fits = jax.tree.map(lambda leaf: leaf.reshape(size, -1, *leaf.shape[1:]), fits)
+    return fits, jax.tree.map(lambda _: True, fits)
+
+
+class _Work(eqx.Module):
+    """A batch under way: some items in slots, the others waiting or done."""
+
+    states: _State  # [slots]
+    target: Target  # [slots], or what all share
+    rtol: Float[Array, " slots"]
+    items: Int[Array, " slots"]  # which item a slot holds; their number where it is idle
+    waiting: Int[Array, ""]  # the next item without a slot
+    fits: Fit  # [items]
+
+
+def _loop(target: Target, factors: Factors, rtol: Array, max_sweeps: int, *, shared: bool) -> Fit:
+    total = rtol.shape[0]
+    slots = total if shared else min(total, _SLOTS.get(jax.default_backend(), total))
+    dtype = rtol.dtype
+    axis = None if shared else 0
+
+    def over(function: Callable) -> Callable:
+        return jax.vmap(function, in_axes=(axis, 0))
+
+    def take(tree: Any, where: Array) -> Any:
+        return jax.tree.map(lambda leaf: leaf[where], tree)
+
+    def advance(work: _Work) -> _Work:
+        states, target = work.states, work.target
+        new, squared = over(sweep)(target, states.start)
+        new = jax.vmap(balance)(new)
+        norm = target.squared_norm
         # The difference of large numbers resolves the squared error to a few eps; below, the
         # residual itself is formed.
+        close = states.running & (squared < 256 * float(jnp.finfo(dtype).eps) * norm)
         squared = jax.lax.cond(
-            squared < 256 * eps * target.squared_norm,
-            lambda: residual(target, new),
+            jnp.any(close),
+            lambda: jnp.where(close, over(residual)(target, new), squared),
             lambda: squared,
         )
-        error = relative(squared, target.squared_norm)
-        finite = jnp.isfinite(error)
-        keep = finite & (state.plain | (error <= state.error))
-
-        def kept(a: Factors, b: Factors) -> Factors:
-            return jax.tree.map(lambda x, y: jnp.where(keep, x, y), a, b)
-
-        change = jnp.where(keep, state.error - error, state.change)
-        best = jnp.where(keep, error, state.error)
-        factors = kept(new, state.factors)
-        before = kept(state.factors, state.before)
-        count = state.count + 1
-        history = state.history.at[state.count].set(best)
-
-        # What rounding alone changes from sweep to sweep.
-        rounding = jnp.where(best < 16 * eps**0.5, 4 * eps, 2 * eps / jnp.maximum(best, eps))
-        small = (rtol > 0) & (jnp.abs(change) < jnp.maximum(rtol, rounding))
-        # An extrapolated sweep may change little by chance: it takes two in a row.
-        done = keep & small & (state.plain | (state.change < rtol)) & (count > 1)
-        done = done | (keep & (best == 0) & (rtol > 0))
-        swamp = _in_swamp(history, count, rounding)
-        status = Status.where(
-            finite,
-            Status.where(
-                done, Status.where(swamp, Status.stagnated, Status.converged), state.status
-            ),
-            Status.non_finite,
+        error = relative(squared, norm)
+        decide = jax.vmap(_decide, in_axes=(0, 0, 0, 0, None))
+        after = decide(states, new, error, work.rtol, target.nonnegative)
+        after = eqx.tree_at(lambda s: s.running, after, after.running & (after.count < max_sweeps))
+        # Finished items stay as they are.
+        after = jax.tree.map(
+            lambda a, b: jnp.where(states.running.reshape(-1, *(1,) * (a.ndim - 1)), a, b),
+            after,
+            states,
+        )
+        where = jnp.where(states.running, work.items, total)
+        history = work.fits.history.at[where, after.count - 1].set(after.errors[:, -1], mode="drop")
+        work = eqx.tree_at(lambda w: (w.states, w.fits.history), work, (after, history))
+        if slots == total:
+            return work
+        return jax.lax.cond(
+            jnp.any(states.running & ~after.running), lambda: hand_over(work), lambda: work
         )
 
-        extrapolate = keep & (count >= _PLAIN_SWEEPS)
-        if target.nonnegative:
-            clip = lambda a: jnp.maximum(a, 0.0)  # noqa: E731
-        else:
-            clip = lambda a: a  # noqa: E731
-        start = jax.tree.map(
-            lambda a, b: jnp.where(extrapolate, clip(a + state.step * (a - b)), a), factors, before
-        )
-        grown = jnp.minimum(state.bound, _GROWTH * state.step)
-        bound = jnp.minimum(1.0, _BOUND_GROWTH * state.bound)
-        return _State(
-            factors=factors,
-            before=before,
-            start=start,
-            plain=~extrapolate,
-            step=jnp.where(extrapolate, grown, jnp.where(keep, state.step, state.step / _SHRINK)),
-            last_step=jnp.where(extrapolate, state.step, state.last_step),
-            bound=jnp.where(extrapolate, bound, jnp.where(keep, state.bound, state.last_step)),
-            error=best,
-            change=change,
-            history=history,
-            count=count,
-            status=status,
-            running=finite & ~done,
+    def collect(work: _Work, done: Array) -> Fit:
+        where = jnp.where(done, work.items, total)
+        states = work.states
+        old = (work.fits.factors, work.fits.status, work.fits.count)
+        new = (states.factors, states.status, states.count)
+        found = jax.tree.map(lambda a, b: a.at[where].set(b, mode="drop"), old, new)
+        return Fit(found[0], found[1], work.fits.history, found[2])
+
+    def hand_over(work: _Work) -> _Work:
+        # Idle slots are past the last item already, and what they hand in is dropped.
+        done = ~work.states.running
+        fits = collect(work, done)
+        items = jnp.where(done, work.waiting + jnp.cumsum(done, dtype=jnp.int32) - 1, work.items)
+        items = jnp.minimum(items, total)
+        there = jnp.minimum(items, total - 1)
+        fresh = jax.vmap(_begin)(take(factors, there))
+        fresh = eqx.tree_at(lambda s: s.running, fresh, items < total)
+
+        def placed(new: Array, old: Array) -> Array:
+            return jnp.where(done.reshape(-1, *(1,) * (new.ndim - 1)), new, old)
+
+        return _Work(
+            states=jax.tree.map(placed, fresh, work.states),
+            target=jax.tree.map(placed, take(target, there), work.target),
+            rtol=placed(rtol[there], work.rtol),
+            items=items,
+            waiting=jnp.minimum(work.waiting + jnp.sum(done, dtype=jnp.int32), total),
+            fits=fits,
         )
 
+    first = jnp.arange(slots)
+    states = jax.vmap(_begin)(take(factors, first) if slots < total else factors)
+    fits = Fit(
+        factors=factors,
+        status=jax.tree.map(
+            lambda leaf: jnp.broadcast_to(leaf, (total, *leaf.shape)), Status.max_iterations
+        ),
+        history=jnp.full((total, max_sweeps), jnp.nan, dtype),
+        count=jnp.zeros(total, jnp.int32),
+    )
+    work = _Work(
+        states=states,
+        target=take(target, first) if slots < total else target,
+        rtol=rtol[:slots],
+        items=first.astype(jnp.int32),
+        waiting=jnp.asarray(slots, jnp.int32),
+        fits=fits,
+    )
+    work = jax.lax.while_loop(lambda w: jnp.any(w.states.running), advance, work)
+    return collect(work, jnp.ones(slots, bool))
+
+
+def _begin(factors: Factors) -> _State:
     factors = balance(factors)
-    scalar = lambda value: jnp.asarray(value, dtype)  # noqa: E731
-    state = _State(
+    dtype = factors[0].dtype
+
+    def scalar(value: float) -> Array:
+        return jnp.asarray(value, dtype)
+
+    return _State(
         factors=factors,
         before=factors,
         start=factors,
-        plain=jnp.asarray(True),  # noqa: FBT003
+        plain=jnp.asarray(True),
         step=scalar(_FIRST_STEP),
         last_step=scalar(_FIRST_STEP),
         bound=scalar(1.0),
-        error=scalar(jnp.inf),
-        change=scalar(jnp.inf),
-        history=jnp.full(max_sweeps, jnp.nan, dtype),
+        change=scalar(float("inf")),
+        errors=jnp.full(2 * _WINDOW + 1, jnp.inf, dtype),
         count=jnp.asarray(0, jnp.int32),
         status=Status.max_iterations,
-        running=jnp.asarray(True),  # noqa: FBT003
+        running=jnp.asarray(True),
     )
-    state = jax.lax.while_loop(lambda s: s.running & (s.count < max_sweeps), advance, state)
-    # Exact also above the floor of the difference of large numbers.
-    error = relative(residual(target, state.factors), target.squared_norm)
-    return Fit(state.factors, error, state.status, state.history, state.count)
 
 
-def _in_swamp(history: Array, count: Array, rounding: Array) -> Array:
+def _decide(state: _State, new: Factors, error: Array, rtol: Array, nonnegative: bool) -> _State:
+    """Keep a sweep or not, see whether to stop, and choose where the next one starts."""
+    eps = float(jnp.finfo(error.dtype).eps)
+    finite = jnp.isfinite(error)
+    keep = finite & (state.plain | (error <= state.errors[-1]))
+
+    def kept(a: Factors, b: Factors) -> Factors:
+        return jax.tree.map(lambda x, y: jnp.where(keep, x, y), a, b)
+
+    change = jnp.where(keep, state.errors[-1] - error, state.change)
+    best = jnp.where(keep, error, state.errors[-1])
+    errors = jnp.concatenate([state.errors[1:], best[None]])
+    factors = kept(new, state.factors)
+    before = kept(state.factors, state.before)
+    count = state.count + 1
+
+    # What rounding alone changes from sweep to sweep.
+    rounding = jnp.where(best < 16 * eps**0.5, 4 * eps, 2 * eps / jnp.maximum(best, eps))
+    tolerance = jnp.where(rtol > 0, jnp.maximum(rtol, rounding), 0.0)
+    # An extrapolated sweep may change little by chance: it takes two in a row.
+    small = (jnp.abs(change) < tolerance) & (state.plain | (jnp.abs(state.change) < tolerance))
+    done = keep & ((small & (count > 1)) | ((best == 0) & (rtol > 0)))
+    stalled = Status.where(_in_swamp(errors, rounding), Status.stagnated, Status.converged)
+    status = Status.where(done, stalled, state.status)
+    status = Status.where(finite, status, Status.non_finite)
+
+    extrapolate = keep & (count >= _PLAIN_SWEEPS)
+
+    def onward(a: Array, b: Array) -> Array:
+        moved = a + state.step * (a - b)
+        if nonnegative:
+            moved = jnp.maximum(moved, 0.0)
+        return jnp.where(extrapolate, moved, a)
+
+    grown = jnp.minimum(state.bound, _GROWTH * state.step)
+    bound = jnp.minimum(1.0, _BOUND_GROWTH * state.bound)
+    return _State(
+        factors=factors,
+        before=before,
+        start=jax.tree.map(onward, factors, before),
+        plain=~extrapolate,
+        step=jnp.where(extrapolate, grown, jnp.where(keep, state.step, state.step / _SHRINK)),
+        last_step=jnp.where(extrapolate, state.step, state.last_step),
+        bound=jnp.where(extrapolate, bound, jnp.where(keep, state.bound, state.last_step)),
+        change=change,
+        errors=errors,
+        count=count,
+        status=status,
+        running=finite & ~done,
+    )
+
+
+def _in_swamp(errors: Array, rounding: Array) -> Array:
     """Tell whether a slow decay of the changes leaves much of the error to go."""
-
-    def at(back: int) -> Array:
-        return history[jnp.maximum(count - 1 - back, 0)]
-
-    earlier = at(2 * _WINDOW) - at(_WINDOW)
-    later = at(_WINDOW) - at(0)
-    ratio = later / jnp.where(earlier > 0, earlier, 1.0)
-    ratio = jnp.clip(jnp.where(earlier > 0, ratio, 1.0), 0.0, 1 - 1e-4)
+    earlier = errors[0] - errors[_WINDOW]
+    later = errors[_WINDOW] - errors[-1]
+    known = jnp.isfinite(errors[0]) & (earlier > 0)
+    ratio = jnp.clip(later / jnp.where(known, earlier, 1.0), 0.0, 1 - 1e-4)
     to_go = later * ratio / (1 - ratio)
     return (
-        (count > 2 * _WINDOW)
+        known
         & (later > _WINDOW * rounding)
         & (ratio > _SLOW**_WINDOW)
-        & (to_go > _SHARE * at(0))
+        & (to_go > _SHARE * errors[-1])
     )

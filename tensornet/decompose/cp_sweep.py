@@ -8,7 +8,7 @@ alternating LS algorithms for high order CANDECOMP/PARAFAC tensor factorizations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import equinox as eqx
 import jax
@@ -52,8 +52,8 @@ class Target(eqx.Module):
     nonnegative: bool = eqx.field(static=True)
 
 
-def target(x: Array, mask: Array | None, nonnegative: bool) -> Target:
-    """Return `x`, where `mask` shows it, as a target."""
+def target(x: Array, mask: Array | None, squared_norm: Array, nonnegative: bool) -> Target:
+    """Return `x`, where `mask` shows it, as a target; `squared_norm` is of what it shows."""
     shape = x.shape
     matrix_shape = (math.prod(shape[: split_of(shape)]), math.prod(shape[split_of(shape) :]))
     observed = None
@@ -61,7 +61,7 @@ def target(x: Array, mask: Array | None, nonnegative: bool) -> Target:
         x = jnp.where(mask, x, 0.0)
         observed = mask.astype(x.dtype).reshape(matrix_shape)
     matrix = x.reshape(matrix_shape)
-    return Target(matrix, observed, jnp.sum(matrix * matrix), shape, nonnegative)
+    return Target(matrix, observed, squared_norm, shape, nonnegative)
 
 
 def khatri_rao(factors: Sequence[Array]) -> Array:
@@ -104,7 +104,7 @@ def sweep(target: Target, factors: Factors) -> tuple[Factors, Array]:
 
     # The tensor contracted with factors, and the mask contracted with pair products, go down the
     # tree together.
-    layers = [(target.matrix, lambda f: f)]
+    layers: list[tuple[Array, Callable[[Array], Array]]] = [(target.matrix, lambda f: f)]
     if target.observed is not None:
         layers.append((target.observed, _pairs))
 

@@ -1,58 +1,18 @@
-"""What every format shares: size, printing, and the operators that follow from a few others."""
+"""What every format shares: sizes, printing, and the operators that follow from a few others."""
 
 import abc
 import math
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float, Int
 
-from ..validation import as_real
+from .indexing import Action, read_index, read_multiplier
+from .scaling import scaled_norm, times_power
 
-
-def as_arrays(values: Any, argument: str) -> tuple[Array, ...]:
-    """Return a list or tuple of arrays as a tuple of real jax arrays.
-
-    Raises:
-        TypeError: not a list or tuple, or an entry is not a real array.
-    """
-    if not isinstance(values, Sequence) or isinstance(values, str):
-        raise TypeError(
-            f"{argument}: expected a list or tuple of arrays, got {type(values).__name__}"
-        )
-    return tuple(as_real(value, f"{argument}[{k}]") for k, value in enumerate(values))
-
-
-def check_pieces(pieces: Sequence[Array], argument: str, ndim: int, axes: str) -> None:
-    """Require at least one piece, each of `ndim` dimensions, none empty, all of one dtype.
-
-    Raises:
-        ValueError: no pieces, or one with another number of dimensions or an empty one.
-        TypeError: the dtypes differ.
-    """
-    if not pieces:
-        raise ValueError(f"{argument}: expected at least one array, got none")
-    for k, piece in enumerate(pieces):
-        if piece.ndim != ndim:
-            raise ValueError(f"{argument}[{k}]: expected shape {axes}, got {piece.shape}")
-        if 0 in piece.shape:
-            raise ValueError(f"{argument}[{k}]: expected no empty dimension, got {piece.shape}")
-        check_dtype(piece, pieces[0], f"{argument}[{k}]")
-
-
-def check_dtype(array: Array, like: Array, argument: str) -> None:
-    """Require one dtype.
-
-    Raises:
-        TypeError: the dtypes differ.
-    """
-    if array.dtype != like.dtype:
-        raise TypeError(
-            f"{argument}: expected dtype {like.dtype} like the others, got {array.dtype}"
-        )
+Format = TypeVar("Format", bound="FactoredTensor")
 
 
 class FactoredTensor(eqx.Module):
@@ -62,7 +22,7 @@ class FactoredTensor(eqx.Module):
     and `n_parameters` are those of one member.
     """
 
-    # numpy scalars and arrays leave `scalar * tensor` to this class.
+    # numpy's scalars and arrays leave `scalar * tensor` to this class.
     __array_ufunc__: ClassVar[None] = None
 
     @property
@@ -94,6 +54,98 @@ class FactoredTensor(eqx.Module):
     def to_dense(self) -> Float[Array, "..."]:
         """Return the tensor as an array of shape `shape`."""
 
+    @abc.abstractmethod
+    def _norm(self) -> tuple[Float[Array, ""], Int[Array, ""]]:
+        """Frobenius norm as mantissa and exponent of two."""
+
+    @abc.abstractmethod
+    def _inner(self, other: Any) -> tuple[Float[Array, ""], Int[Array, ""]]:
+        """Inner product as mantissa and exponent of two."""
+
+    @abc.abstractmethod
+    def _scaled(self, scalar: Float[Array, ""]) -> "FactoredTensor":
+        """The tensor times a scalar."""
+
+    @abc.abstractmethod
+    def _sum(self, other: Any) -> "FactoredTensor":
+        """The sum with a tensor of the same shape."""
+
+    @abc.abstractmethod
+    def _hadamard(self, other: Any) -> "FactoredTensor":
+        """The entrywise product with a tensor of the same shape."""
+
+    @eqx.filter_jit
+    def norm(self) -> Float[Array, ""]:
+        """Return the Frobenius norm.
+
+        Differences of nearly equal tensors are resolved down to the precision of the format
+        (`(x - y).norm()` is good to a few roundings of `x.norm()`), not its square root.
+        """
+        return times_power(*scaled_norm(self))
+
+    @eqx.filter_jit
+    def log_norm(self) -> Float[Array, ""]:
+        """Return the natural logarithm of the norm, also where the norm would overflow."""
+        mantissa, exponent = scaled_norm(self)
+        return jnp.log(mantissa) + exponent.astype(self.dtype) * math.log(2)
+
+    def inner(self, other: Any) -> Float[Array, ""]:
+        """Return the inner product, the sum over all entries of `self * other`.
+
+        Raises:
+            TypeError: another format or dtype.
+            ValueError: another shape.
+        """
+        self._check_like(other, "inner")
+        return _inner(self, other)
+
+    def __add__(self: Format, other: Any) -> Format:
+        """Return the sum; ranks add up."""
+        self._check_like(other, "+")
+        return _sum(self, other)
+
+    def __sub__(self: Format, other: Any) -> Format:
+        """Return the difference; ranks add up."""
+        self._check_like(other, "-")
+        return _sum(self, -other)
+
+    def __neg__(self: Format) -> Format:
+        return _scaled(self, -1)
+
+    def __mul__(self: Format, other: Any) -> Format:
+        """Return the tensor times a scalar, or the entrywise product, whose ranks multiply."""
+        if isinstance(other, FactoredTensor):
+            self._check_like(other, "*")
+            return _hadamard(self, other)
+        return _scaled(self, _scalar(other, "*", self))
+
+    def __rmul__(self: Format, other: Any) -> Format:
+        return _scaled(self, _scalar(other, "*", self))
+
+    def __truediv__(self: Format, other: Any) -> Format:
+        """Return the tensor divided by a scalar."""
+        return _scaled(self, 1 / jnp.asarray(_scalar(other, "/", self), self.dtype))
+
+    def _split_shape(self) -> tuple[Any, ...]:
+        # What has to agree for two of the format to be combined.
+        return self.shape
+
+    def _check_like(self, other: Any, operation: str) -> None:
+        if type(other) is not type(self):
+            raise TypeError(
+                f"{operation}: expected a {type(self).__name__} like {self!r}, "
+                f"got {describe(other)}"
+            )
+        if other._split_shape() != self._split_shape():
+            raise ValueError(
+                f"{operation}: expected equal shapes, got {self._split_shape()} and "
+                f"{other._split_shape()}"
+            )
+        if other.dtype != self.dtype:
+            raise TypeError(
+                f"{operation}: expected equal dtypes, got {self.dtype} and {other.dtype}"
+            )
+
     def __repr__(self) -> str:
         try:
             shape, held = self.shape, self.n_parameters
@@ -106,3 +158,94 @@ class FactoredTensor(eqx.Module):
         except (AttributeError, TypeError, IndexError):
             # Leaves that are no arrays (filtered trees, specifications) have no shape to show.
             return eqx.tree_pformat(self)
+
+
+class ModalTensor(FactoredTensor):
+    """A format that treats each mode on its own: one can be indexed, or multiplied."""
+
+    @abc.abstractmethod
+    def _transformed(self, actions: tuple[Action, ...]) -> Any:
+        """The tensor after one action on each mode; a scalar array where no mode is left."""
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return a part of the tensor in the same format, or one entry as a scalar array.
+
+        Args:
+            index: integers (which drop their mode), slices and `...`, as for an array.
+
+        Raises:
+            IndexError: a position outside its mode, or too many.
+            TypeError: another kind of index.
+            ValueError: a slice that selects nothing.
+        """
+        return _transformed(self, read_index(index, self.shape))
+
+    def mode_dot(self, matrix_or_vector: ArrayLike, mode: int) -> Any:
+        """Multiply one mode by a matrix, or sum it against a vector, which drops the mode.
+
+        Args:
+            matrix_or_vector: shape (new size, size of the mode) or (size of the mode,).
+            mode: counted from 0, or from the end where negative.
+
+        Returns:
+            The same format, or a scalar array where no mode is left.
+
+        Raises:
+            ValueError: no such mode, or a shape that does not fit it.
+        """
+        return _transformed(self, read_multiplier(matrix_or_vector, mode, self.shape, self.dtype))
+
+
+def describe(value: Any) -> str:
+    """Say in a few words what a value is, for an error."""
+    if isinstance(value, FactoredTensor):
+        return repr(value)
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"an array of shape {value.shape} and dtype {value.dtype}"
+    return f"{value!r} ({type(value).__name__})"
+
+
+def _scalar(value: Any, operation: str, tensor: FactoredTensor) -> Array:
+    message = (
+        f"{operation}: expected a real number or (for '*') a {type(tensor).__name__} of shape "
+        f"{tensor.shape}, got {describe(value)}"
+    )
+    if isinstance(value, (bool, str, FactoredTensor)):
+        raise TypeError(message)
+    try:
+        number = jnp.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(message) from error
+    if number.ndim or not (
+        jnp.issubdtype(number.dtype, jnp.floating) or jnp.issubdtype(number.dtype, jnp.integer)
+    ):
+        raise TypeError(message)
+    return number.astype(tensor.dtype)
+
+
+# Compiled whole: a few small operations one by one would cost more to start than to run.
+
+
+@eqx.filter_jit
+def _inner(x: FactoredTensor, y: FactoredTensor) -> Array:
+    return times_power(*x._inner(y))
+
+
+@eqx.filter_jit
+def _transformed(x: ModalTensor, actions: tuple[Any, ...]) -> Any:
+    return x._transformed(actions)
+
+
+@eqx.filter_jit
+def _sum(x: Any, y: Any) -> Any:
+    return x._sum(y)
+
+
+@eqx.filter_jit
+def _hadamard(x: Any, y: Any) -> Any:
+    return x._hadamard(y)
+
+
+@eqx.filter_jit
+def _scaled(x: Any, scalar: Any) -> Any:
+    return x._scaled(jnp.asarray(scalar, x.dtype))

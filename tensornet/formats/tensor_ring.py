@@ -1,15 +1,24 @@
 """Tensor-ring format: a chain of three-way cores closed by a trace."""
 
+from typing import Any
+
 import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..planner import contract
-from .base import FactoredTensor, as_arrays
-from .chain import check_chain
+from . import chain
+from .base import ModalTensor
+from .decomposition import Decomposition
+from .indexing import Action
+from .pieces import as_arrays
+from .rounding import read_arguments
+
+# Operations up to which the norm is always found by QR, whose cost grows as the sixth power of the
+# rank; beyond, only where the transfer matrices show that terms cancel.
+_CHEAP = 2e8
 
 
-class TensorRing(FactoredTensor):
+class TensorRing(ModalTensor):
     """`x[i, j, ...]` is the trace of `cores[0][:, i, :] @ cores[1][:, j, :] @ ...`.
 
     Args:
@@ -26,7 +35,7 @@ class TensorRing(FactoredTensor):
     cores: tuple[Float[Array, "..."], ...] = eqx.field(converter=lambda c: as_arrays(c, "cores"))
 
     def __check_init__(self) -> None:
-        check_chain(self.cores, 3, "(rank before, size, rank after)", ring=True)
+        chain.check_chain(self.cores, 3, "(rank before, size, rank after)", ring=True)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -52,12 +61,63 @@ class TensorRing(FactoredTensor):
         """Type of the entries."""
         return self.cores[0].dtype
 
+    @eqx.filter_jit
     def to_dense(self) -> Float[Array, "..."]:
         """Return the tensor as an array of shape `shape`."""
-        dense = self.cores[0]
-        for core in self.cores[1:-1]:
-            dense = contract("zia,ajb->zijb", dense, core)
-            dense = dense.reshape(dense.shape[0], -1, core.shape[2])
-        if len(self.cores) == 1:
-            return contract("aia->i", dense)
-        return contract("zia,ajz->ij", dense, self.cores[-1]).reshape(self.shape)
+        return chain.dense(self.cores)
+
+    def round(self, *, rtol: float | None = None, max_rank: Any = None) -> Decomposition:
+        """Return a ring of lower ranks near this one, and how near it is.
+
+        The ring is cut open at one bond, then at the next, and rounded as a train both times. For
+        a ring this is no best approximation, so nothing is guaranteed: the error is measured.
+
+        Args:
+            rtol: look for low ranks at which the measured relative error is at most this. Where
+                none are found, the ring itself is returned. Not inside a trace.
+            max_rank: an integer, or one for each entry of `rank`: the largest ranks allowed,
+                whatever the error. Alone, it works under jit, vmap and grad.
+
+        Returns:
+            The rounded ring with the error that was reached.
+
+        Raises:
+            ValueError: neither argument, one out of its range, or `rtol` inside a trace.
+            TypeError: an argument of a wrong type.
+        """
+        from .ring_rounding import round_ring  # it makes rings itself
+
+        rtol, most = read_arguments(self, rtol, max_rank, self.rank)
+        return round_ring(self, rtol, most)
+
+    def _inner(self, other: Any) -> tuple[Array, Array]:
+        # Both are cut open at the bond where least has to be carried along.
+        ranks = [r * s for r, s in zip(self.rank, other.rank, strict=True)]
+        cut = ranks.index(min(ranks))
+        return chain.inner(turned(self.cores, cut), turned(other.cores, cut))
+
+    def _norm(self) -> tuple[Array, Array]:
+        cores = turned(self.cores, self.rank.index(min(self.rank)))
+        z = cores[0].shape[0]
+        cost = sum((z * c.shape[0] * c.shape[1]) * (z * c.shape[2]) ** 2 for c in cores)
+        if cost < _CHEAP:
+            return chain.norm(cores)
+        return chain.fast_norm(cores)
+
+    def _scaled(self, scalar: Array) -> "TensorRing":
+        return TensorRing((self.cores[0] * scalar, *self.cores[1:]))
+
+    def _sum(self, other: Any) -> "TensorRing":
+        return TensorRing(chain.add(self.cores, other.cores, ring=True))
+
+    def _hadamard(self, other: Any) -> "TensorRing":
+        return TensorRing(chain.hadamard(self.cores, other.cores))
+
+    def _transformed(self, actions: tuple[Action, ...]) -> Any:
+        cores = chain.transform(self.cores, actions)
+        return TensorRing(cores) if isinstance(cores, list) else cores
+
+
+def turned(cores: tuple[Array, ...], first: int) -> tuple[Array, ...]:
+    """Return the cores of the same ring with its modes turned, so that `first` comes first."""
+    return cores[first:] + cores[:first]

@@ -1,15 +1,20 @@
 """Tensor-train format: a chain of three-way cores."""
 
+from typing import Any
+
 import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..planner import contract
-from .base import FactoredTensor, as_arrays
-from .chain import check_chain
+from . import chain
+from .base import ModalTensor
+from .chain_rounding import round_chain
+from .indexing import Action
+from .pieces import as_arrays
+from .rounding import read_arguments
 
 
-class TensorTrain(FactoredTensor):
+class TensorTrain(ModalTensor):
     """`x[i, j, ...]` is the product of the matrices `cores[0][:, i, :]`, `cores[1][:, j, :]`, ....
 
     Args:
@@ -26,7 +31,7 @@ class TensorTrain(FactoredTensor):
     cores: tuple[Float[Array, "..."], ...] = eqx.field(converter=lambda c: as_arrays(c, "cores"))
 
     def __check_init__(self) -> None:
-        check_chain(self.cores, 3, "(rank before, size, rank after)")
+        chain.check_chain(self.cores, 3, "(rank before, size, rank after)")
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -49,10 +54,47 @@ class TensorTrain(FactoredTensor):
         """Type of the entries."""
         return self.cores[0].dtype
 
+    @eqx.filter_jit
     def to_dense(self) -> Float[Array, "..."]:
         """Return the tensor as an array of shape `shape`."""
-        dense = self.cores[0].reshape(-1, self.cores[0].shape[2])
-        for core in self.cores[1:]:
-            dense = contract("ia,aj->ij", dense, core.reshape(core.shape[0], -1))
-            dense = dense.reshape(-1, core.shape[2])
-        return dense.reshape(self.shape)
+        return chain.dense(self.cores)
+
+    def round(self, *, rtol: float | None = None, max_rank: Any = None) -> "TensorTrain":
+        """Return a tensor train near this one with smaller ranks.
+
+        Args:
+            rtol: the error is at most this times the norm. Ranks then depend on the data, so not
+                inside a trace.
+            max_rank: an integer, or one for each entry of `rank`: the largest ranks allowed,
+                whatever the error. Alone, it works under jit, vmap and grad.
+
+        Returns:
+            The tensor train, all its cores but the last left-orthogonal.
+
+        Raises:
+            ValueError: neither argument, one out of its range, or `rtol` inside a trace.
+            TypeError: an argument of a wrong type.
+
+        Source: Oseledets 2011, algorithm 2.
+        """
+        rtol, most = read_arguments(self, rtol, max_rank, self.rank)
+        return TensorTrain(round_chain(self.cores, rtol, most))
+
+    def _inner(self, other: Any) -> tuple[Array, Array]:
+        return chain.inner(self.cores, other.cores)
+
+    def _norm(self) -> tuple[Array, Array]:
+        return chain.norm(self.cores)
+
+    def _scaled(self, scalar: Array) -> "TensorTrain":
+        return TensorTrain((self.cores[0] * scalar, *self.cores[1:]))
+
+    def _sum(self, other: Any) -> "TensorTrain":
+        return TensorTrain(chain.add(self.cores, other.cores))
+
+    def _hadamard(self, other: Any) -> "TensorTrain":
+        return TensorTrain(chain.hadamard(self.cores, other.cores))
+
+    def _transformed(self, actions: tuple[Action, ...]) -> Any:
+        cores = chain.transform(self.cores, actions)
+        return TensorTrain(cores) if isinstance(cores, list) else cores

@@ -1,14 +1,23 @@
 """Matrices and linear operators in tensor-train format."""
 
 import math
+from typing import Any
 
 import equinox as eqx
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from ..planner import contract
-from .base import FactoredTensor, as_arrays
-from .chain import check_chain
+from ..validation import as_real
+from . import chain
+from .base import FactoredTensor, describe
+from .chain_rounding import round_chain
+from .indexing import Action, read_index
+from .pieces import as_arrays
+from .rounding import read_arguments
+from .tensor_train import TensorTrain
 
 
 class TTMatrix(FactoredTensor):
@@ -29,7 +38,7 @@ class TTMatrix(FactoredTensor):
     cores: tuple[Float[Array, "..."], ...] = eqx.field(converter=lambda c: as_arrays(c, "cores"))
 
     def __check_init__(self) -> None:
-        check_chain(self.cores, 4, "(rank before, rows, columns, rank after)")
+        chain.check_chain(self.cores, 4, "(rank before, rows, columns, rank after)")
 
     @property
     def row_shape(self) -> tuple[int, ...]:
@@ -62,6 +71,12 @@ class TTMatrix(FactoredTensor):
         """Type of the entries."""
         return self.cores[0].dtype
 
+    @property
+    def T(self) -> "TTMatrix":  # noqa: N802  the name arrays have
+        """The transpose."""
+        return TTMatrix([jnp.swapaxes(core, 1, 2) for core in self.cores])
+
+    @eqx.filter_jit
     def to_dense(self) -> Float[Array, "rows columns"]:
         """Return the matrix as an array of shape `shape`."""
         dense = self.cores[0][0]
@@ -71,3 +86,159 @@ class TTMatrix(FactoredTensor):
             rows, columns = rows * core.shape[1], columns * core.shape[2]
             dense = dense.reshape(rows, columns, core.shape[3])
         return dense[:, :, 0]
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return an entry as a scalar array, or a row or column as a `TensorTrain`.
+
+        Args:
+            index: `[row, column]` with integers, numbered as in the dense matrix; `:` for one of
+                them gives a row or column, a tensor of shape `column_shape` or `row_shape`.
+
+        Raises:
+            IndexError: a position outside the matrix, or too many.
+            TypeError: a slice that is not `:`, or another kind of index.
+        """
+        actions = read_index(index, self.shape)
+        if any(isinstance(action, tuple) for action in actions):
+            raise TypeError(
+                f"index: expected an integer or ':' for rows and columns of a TTMatrix, got {index}"
+            )
+        if actions == (None, None):
+            return self
+        return _select(self, *actions)
+
+    def __matmul__(self, other: Any) -> Any:
+        """Return the product with a `TTMatrix`, a `TensorTrain`, a vector or a matrix.
+
+        Args:
+            other: a `TTMatrix` with `row_shape`, or a `TensorTrain` with `shape`, equal to this
+                one's `column_shape` (ranks multiply); or an array of shape (columns,) or
+                (columns, n), for which the result is an array.
+
+        Raises:
+            ValueError: shapes that do not fit.
+            TypeError: something else, or another dtype.
+        """
+        if isinstance(other, TTMatrix):
+            self._check_factor(other, other.row_shape, self.column_shape)
+            return _times_matrix(self, other)
+        if isinstance(other, TensorTrain):
+            self._check_factor(other, other.shape, self.column_shape)
+            return _times_train(self, other)
+        if isinstance(other, FactoredTensor):
+            raise TypeError(
+                f"@: expected a TTMatrix, a TensorTrain or an array, got {describe(other)}"
+            )
+        array = as_real(other, "@")
+        if array.ndim not in (1, 2):
+            raise ValueError(f"@: expected a vector or a matrix, got shape {array.shape}")
+        self._check_factor(array, array.shape[0], self.shape[1])
+        return _times_array(self, array)
+
+    def __rmatmul__(self, other: Any) -> Float[Array, "..."]:
+        return (self.T @ as_real(other, "@").T).T
+
+    def round(self, *, rtol: float | None = None, max_rank: Any = None) -> "TTMatrix":
+        """Return a matrix near this one with smaller ranks, as `TensorTrain.round` does.
+
+        Args:
+            rtol: the error is at most this times the Frobenius norm. Not inside a trace.
+            max_rank: an integer, or one for each entry of `rank`: the largest ranks allowed.
+
+        Raises:
+            ValueError: neither argument, one out of its range, or `rtol` inside a trace.
+            TypeError: an argument of a wrong type.
+        """
+        rtol, most = read_arguments(self, rtol, max_rank, self.rank)
+        return self._from_train(round_chain(self._train(), rtol, most))
+
+    def _check_factor(self, other: Any, size: Any, expected: Any) -> None:
+        if size != expected:
+            raise ValueError(
+                f"@: expected {expected} to follow {self!r}, got {size} of {describe(other)}"
+            )
+        if other.dtype != self.dtype:
+            raise TypeError(f"@: expected equal dtypes, got {self.dtype} and {other.dtype}")
+
+    def _split_shape(self) -> tuple[Any, ...]:
+        return self.row_shape, self.column_shape
+
+    def _train(self) -> tuple[Array, ...]:
+        # The cores with rows and columns merged in one mode.
+        return tuple(c.reshape(c.shape[0], -1, c.shape[-1]) for c in self.cores)
+
+    def _from_train(self, cores: chain.Cores) -> "TTMatrix":
+        sizes = zip(cores, self.row_shape, self.column_shape, strict=True)
+        return TTMatrix([c.reshape(c.shape[0], m, n, c.shape[2]) for c, m, n in sizes])
+
+    def _inner(self, other: Any) -> tuple[Array, Array]:
+        return chain.inner(self._train(), other._train())
+
+    def _norm(self) -> tuple[Array, Array]:
+        return chain.norm(self._train())
+
+    def _scaled(self, scalar: Array) -> "TTMatrix":
+        return TTMatrix((self.cores[0] * scalar, *self.cores[1:]))
+
+    def _sum(self, other: Any) -> "TTMatrix":
+        return self._from_train(chain.add(self._train(), other._train()))
+
+    def _hadamard(self, other: Any) -> "TTMatrix":
+        return self._from_train(chain.hadamard(self._train(), other._train()))
+
+
+@eqx.filter_jit
+def _select(a: TTMatrix, row: Action, column: Action) -> Any:
+    rows = (None,) * len(a.cores) if row is None else _digits(row, a.row_shape)
+    columns = (None,) * len(a.cores) if column is None else _digits(column, a.column_shape)
+    cores = []
+    for core, i, j in zip(a.cores, rows, columns, strict=True):
+        # A kept mode stays a mode of size 1 where the other one is all there is.
+        if i is not None:
+            core = jax.lax.dynamic_slice_in_dim(core, i, 1, axis=1)
+        if j is not None:
+            core = jax.lax.dynamic_slice_in_dim(core, j, 1, axis=2)
+        cores.append(core.reshape(core.shape[0], -1, core.shape[3]))
+    if row is None or column is None:
+        return TensorTrain(cores)
+    return chain.dense(cores).reshape(())
+
+
+def _digits(position: Any, shape: tuple[int, ...]) -> list[Array]:
+    digits = []
+    position = jnp.where(position < 0, position + math.prod(shape), position)
+    for size in reversed(shape):
+        digits.append(position % size)
+        position = position // size
+    return digits[::-1]
+
+
+@eqx.filter_jit
+def _times_matrix(a: TTMatrix, b: TTMatrix) -> TTMatrix:
+    cores = []
+    for left, right in zip(a.cores, b.cores, strict=True):
+        core = contract("amkb,cknd->acmnbd", left, right)
+        p, q, m, n, r, s = core.shape
+        cores.append(core.reshape(p * q, m, n, r * s))
+    return TTMatrix(cores)
+
+
+@eqx.filter_jit
+def _times_train(a: TTMatrix, x: TensorTrain) -> TensorTrain:
+    cores = []
+    for left, right in zip(a.cores, x.cores, strict=True):
+        core = contract("amnb,cnd->acmbd", left, right)
+        p, q, m, r, s = core.shape
+        cores.append(core.reshape(p * q, m, r * s))
+    return TensorTrain(cores)
+
+
+@eqx.filter_jit
+def _times_array(a: TTMatrix, x: Array) -> Array:
+    # Modes are replaced one by one: rows done, the rank between, columns to do.
+    carried = x.reshape(1, 1, -1)
+    for core in a.cores:
+        carried = carried.reshape(carried.shape[0], core.shape[0], core.shape[2], -1)
+        carried = contract("iakj,amkb->imbj", carried, core)
+        carried = carried.reshape(-1, core.shape[3], carried.shape[3])
+    return carried.reshape(a.shape[0], *x.shape[1:])

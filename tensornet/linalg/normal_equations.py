@@ -16,11 +16,11 @@ def solve_gram(
 ) -> Float[Array, "n rank"]:
     """Solve `A gram = rhs` for `A` close to `previous`, also where `gram` is singular.
 
-    One proximal step: `A = previous + (rhs - previous gram) (gram + mu I)^-1` with `mu` a few
-    roundings of the trace of `gram`. A fixed point solves the equations exactly, with no bias
-    from `mu`; along directions that `gram` cannot see the rows stay near `previous`, to within
-    what rounding of `rhs` does there; and since the correction is computed from the residual,
-    repeated sweeps refine the solution.
+    One proximal step: `A = p + (rhs - p gram) (gram + mu)^-1`, with `p` the multiple of
+    `previous` that fits best and `mu` a few roundings of the diagonal of `gram`. A fixed point
+    solves the equations exactly, with no bias from `mu`; along directions that `gram` cannot see
+    the rows stay near `p`, to within what rounding of `rhs` does there; and since the correction
+    is computed from the residual, repeated sweeps refine the solution.
 
     Args:
         gram: symmetric positive semidefinite, one for all rows or one a row.
@@ -32,15 +32,23 @@ def solve_gram(
     """
     high = jax.lax.Precision.HIGHEST
     rank = gram.shape[-1]
-    trace = jnp.trace(gram, axis1=-2, axis2=-1)
-    ridge = 8 * float(jnp.finfo(gram.dtype).eps) * trace
-    ridge = jnp.where(ridge > 0, ridge, jnp.ones_like(ridge))
+    diagonal = jnp.diagonal(gram, axis1=-2, axis2=-1)
+    # A ridge on each component's own scale: what is done does not change with their scaling.
+    ridge = 4 * rank * float(jnp.finfo(gram.dtype).eps) * diagonal
+    ridge = jnp.where(diagonal > 0, ridge, 1.0)
     identity = jnp.eye(rank, dtype=gram.dtype).reshape((1,) * (gram.ndim - 2) + (rank, rank))
-    shifted = gram + ridge[..., None, None] * identity
+    shifted = gram + ridge[..., None, :] * identity
     if gram.ndim == 2:
-        residual = (rhs - jnp.matmul(previous, gram, precision=high)).T
+        image = jnp.matmul(previous, gram, precision=high)
     else:
-        residual = rhs - jnp.matmul(gram, previous[..., None], precision=high)[..., 0]
+        image = jnp.matmul(gram, previous[..., None], precision=high)[..., 0]
+    # The scale of `previous` that fits best: a start far off scale would show through the ridge.
+    energy = jnp.sum(image * previous)
+    scale = jnp.where(energy > 0, jnp.sum(rhs * previous) / jnp.where(energy > 0, energy, 1.0), 1.0)
+    previous = scale * previous
+    residual = rhs - scale * image
+    if gram.ndim == 2:
+        residual = residual.T
     if rank <= _LARGEST_UNROLLED:
         # Rows of the solution first: [rank, n] against one matrix, or [n] vectors against [n].
         entries = shifted if gram.ndim == 2 else jnp.moveaxis(shifted, 0, -1)

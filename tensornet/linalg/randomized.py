@@ -5,7 +5,27 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .svd import qr
+from .svd import eigh, qr
+
+
+def _mm(a: Array, b: Array) -> Array:
+    return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
+
+
+def _orthonormal(b: Float[Array, "n k"]) -> Float[Array, "n k"]:
+    # As good as a QR for a basis to multiply with, and ten times as fast where n is large. The
+    # eigenvectors of the Gram matrix leave columns of graded lengths; scaled to length one they
+    # are nearly orthogonal, so that doing it again makes them orthonormal, but for those that
+    # are rounding.
+    least = float(jnp.finfo(b.dtype).eps)
+    for _ in range(2):
+        _, v = eigh(_mm(b.T, b))
+        b = _mm(b, v)
+        squared = jnp.sum(b * b, axis=0)
+        # The bound only guards against columns of zeros.
+        safe = jnp.maximum(squared, least**3 * jnp.max(squared))
+        b = b * lax.rsqrt(jnp.where(safe > 0, safe, 1.0))[None, :]
+    return b
 
 
 def randomized_range(
@@ -19,8 +39,8 @@ def randomized_range(
     """Return an orthonormal basis that holds most of the range of `a`.
 
     Halko, Martinsson and Tropp, "Finding structure with randomness", 2011, algorithm 4.4:
-    subspace iteration with a QR between the products, without which small singular values drown
-    in rounding. Without power steps the basis is poor where the singular values decay slowly.
+    subspace iteration, orthonormalized after each product, without which small singular values
+    drown in rounding. Without power steps the basis is poor where singular values decay slowly.
 
     Args:
         a: a matrix.
@@ -29,13 +49,8 @@ def randomized_range(
         oversampling: samples beyond `rank`; `k = min(rank + oversampling, m, n)`.
         power_steps: products with `a.T` and `a` that sharpen the decay.
     """
-
-    def mm(x: Array, y: Array) -> Array:
-        return jnp.matmul(x, y, precision=lax.Precision.HIGHEST)
-
     k = min(rank + oversampling, *a.shape)
-    q, _ = qr(mm(a, jax.random.normal(key, (a.shape[1], k), a.dtype)))
+    b = _mm(a, jax.random.normal(key, (a.shape[1], k), a.dtype))
     for _ in range(power_steps):
-        p, _ = qr(mm(a.T, q))
-        q, _ = qr(mm(a, p))
-    return q
+        b = _mm(a, _orthonormal(_mm(a.T, _orthonormal(b))))
+    return qr(b)[0]

@@ -17,6 +17,9 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+# Entries of a chunk that fits in the cache: on CPU, products of a wide matrix with its transpose
+# are three times (10 rows: ten times) as fast by chunks of columns.
+_CHUNK = 2**16
 _GAP = 32  # gaps below this many eps of the largest value are rounding, not gaps
 
 
@@ -172,9 +175,26 @@ def _qr_jvp(primals: Any, tangents: Any) -> Any:
     return (q, r), (dq, dr)
 
 
+def _gram(a: Array) -> Array:
+    m, n = a.shape
+    width = max(_CHUNK // m, 1)
+    if n < 4 * width:
+        return _mm(a, a.T)
+
+    def by_chunks(a: Array) -> Array:
+        def add(k: Array, total: Array) -> Array:
+            chunk = lax.dynamic_slice_in_dim(a, k * width, width, axis=1)
+            return total + _mm(chunk, chunk.T)
+
+        rest = a[:, n - n % width :]
+        return lax.fori_loop(0, n // width, add, _mm(rest, rest.T))
+
+    return lax.platform_dependent(a, cpu=by_chunks, default=lambda a: _mm(a, a.T))
+
+
 def _left_gram(a: Array) -> tuple[Array, Array, Array]:
     # (u, s, least): the vectors, the values, and the size of value that is noise.
-    w, v = jnp.linalg.eigh(_mm(a, a.T), symmetrize_input=False)
+    w, v = jnp.linalg.eigh(_gram(a), symmetrize_input=False)
     s = jnp.sqrt(jnp.maximum(w[::-1], 0.0))
     # Values below this differ by less than their squares resolve.
     return v[:, ::-1], s, (_GAP * _eps(a)) ** 0.5 * s[0]
@@ -190,7 +210,7 @@ def _left_refined(a: Array, u: Array) -> tuple[Array, Array, Array]:
     length = jnp.sqrt(jnp.sum(b * b, axis=1))
     safe = jnp.where(length > 0, length, 1.0)
     c = b / safe[:, None]
-    w, v = jnp.linalg.eigh(_mm(c, c.T), symmetrize_input=False)
+    w, v = jnp.linalg.eigh(_gram(c), symmetrize_input=False)
     small = length[:, None] * v * jnp.sqrt(jnp.maximum(w, 0.0))[None, :]
     turn, s, _ = jnp.linalg.svd(small, full_matrices=False)
     return _mm(u, turn), s, _GAP * _eps(a) * s[0]
@@ -209,9 +229,7 @@ def _left(a: Array, rank: int | None, gram: bool) -> tuple[Array, Array, Array]:
         return fast
     tail = jnp.sqrt(jnp.sum(fast[1][rank:] ** 2) / jnp.sum(fast[1] ** 2))
     # Also a zero matrix, whose tail is NaN, takes the fast result.
-    return lax.cond(
-        tail < gram_floor(a.dtype), lambda: _left_refined(a, fast[0]), lambda: fast
-    )
+    return lax.cond(tail < gram_floor(a.dtype), lambda: _left_refined(a, fast[0]), lambda: fast)
 
 
 @_left.defjvp

@@ -2,7 +2,9 @@
 
 import csv
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 
 class CsvLog:
@@ -28,7 +30,7 @@ class CsvLog:
         with self.path.open("w", newline="") as file:
             csv.writer(file).writerows(rows)
 
-    def write(self, row: dict[str, float]) -> None:
+    def write(self, row: Mapping[str, Any]) -> None:
         """Append a row, the step first."""
         with self.path.open("a", newline="") as file:
             writer = csv.writer(file)

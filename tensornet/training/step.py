@@ -110,14 +110,15 @@ def take_step(problem: Problem, state: State, batch: Any) -> tuple[State, dict[s
     (value, aux), gradient = jax.value_and_grad(objective, has_aux=True)(state.trainable)
     # jax's gradient of a real function of complex weights is the conjugate of the ascent.
     gradient = jax.tree.map(jnp.conj, gradient)
-    updates, optimizer_state = optax.with_extra_args_support(problem.optimizer).update(
-        gradient,
-        state.optimizer,
-        state.trainable,
-        value=value,
-        grad=gradient,
-        value_fn=lambda trainable: objective(trainable)[0],
-    )
+    with jax.numpy_dtype_promotion("standard"):  # optax mixes its counts with floats
+        updates, optimizer_state = optax.with_extra_args_support(problem.optimizer).update(
+            gradient,
+            state.optimizer,
+            state.trainable,
+            value=value,
+            grad=gradient,
+            value_fn=lambda trainable: objective(trainable)[0],
+        )
     trainable: Any = optax.apply_updates(state.trainable, updates)
     average = state.average
     if problem.ema is not None:

@@ -167,7 +167,7 @@ def test_place_of_the_cache(monkeypatch):
 
 
 def test_bad_arguments():
-    with pytest.raises(TypeError, match="key: expected a JSON-able value, got .*ndarray"):
+    with pytest.raises(TypeError, match=r"key: expected a JSON-able value, got .*ndarray"):
         cached("x", {"a": np.ones(2)}, dict)
     with pytest.raises(TypeError, match="value built for x: expected a JSON-able value"):
         cached("x", 1, lambda: {1j: 2})
