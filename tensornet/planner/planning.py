@@ -14,6 +14,7 @@ from .plan import Plan, compiled
 from .slicing import cut_plan, limit_bytes, sliced_plan
 from .sparse import unrolled
 
+SEARCHES = ("auto", "exact", "opt_einsum", "cotengra")
 OBJECTIVES = ("seconds", "flops", "bytes", "memory")
 
 
@@ -100,6 +101,8 @@ def plan_network(
     """Plan a network that is described already; the arguments are those of `plan`."""
     if objective not in OBJECTIVES:
         raise ValueError(f"objective: expected one of {OBJECTIVES}, got {objective!r}")
+    if isinstance(search, str) and search not in SEARCHES:
+        raise ValueError(f"search: expected one of {SEARCHES} or an order, got {search!r}")
     table = rates or shipped_rates(device)
     options = {
         "objective": objective,

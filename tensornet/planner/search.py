@@ -333,7 +333,7 @@ def outside_trees(
     result = "".join(names[i] for i in output)
     lengths = dict(zip(names, sizes, strict=True))
     if search == "cotengra":
-        return [_cotengra_tree(inputs, result, lengths, seed)]
+        return _cotengra_trees(inputs, result, lengths, seed)
     sets = [frozenset(x) for x in inputs]
     finders = [opt_einsum.paths.greedy]
     if len(terms) <= 16:
@@ -341,16 +341,26 @@ def outside_trees(
     return [tree_of(find(sets, frozenset(result), lengths, None), len(terms)) for find in finders]
 
 
-def _cotengra_tree(inputs: Sequence[str], output: str, sizes: Mapping[str, int], seed: int) -> Tree:
+def _cotengra_trees(
+    inputs: Sequence[str], output: str, sizes: Mapping[str, int], seed: int
+) -> list[Tree]:
+    """Randomized greedy trees, their subtrees rearranged: fixed counts and seeds, no clock."""
     try:
         import cotengra
     except ImportError as error:
         raise ImportError(
             'search="cotengra" needs the package cotengra, which is not installed'
         ) from error
-    optimizer = cotengra.RandomGreedyOptimizer(max_repeats=128, seed=seed)
-    path = optimizer(inputs, output, dict(sizes))
-    return tree_of(path, len(inputs))
+    terms = [tuple(term) for term in inputs]
+    found = []
+    for k in range(4):
+        greedy = cotengra.RandomGreedyOptimizer(
+            max_repeats=32, seed=seed + k, accel=False, parallel=False
+        )
+        tree = greedy.search(terms, tuple(output), dict(sizes))
+        tree.subtree_reconfigure_(subtree_size=8, minimize="flops", seed=seed)
+        found.append(tree_of(tree.get_path(), len(inputs)))
+    return found
 
 
 def tree_of(path: Sequence[Sequence[int]], n: int) -> Tree:

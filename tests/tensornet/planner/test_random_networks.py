@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -97,3 +98,14 @@ def test_under_jit_vmap_and_int():
         a, b = draws([(5, 3, 4), (5, 4, 2)], 0)
         got = jax.jit(jax.vmap(lambda a, b: contract("ij,jk->ik", a, b)))(a, b)
         np.testing.assert_allclose(got, a @ b, rtol=1e-13)
+
+
+def test_cotengra_orders_give_the_same(x64):
+    cotengra = pytest.importorskip("cotengra", reason="the optional package is not installed")
+    inputs, output, shapes, _ = cotengra.utils.lattice_equation([3, 4], d_min=2, d_max=3, seed=0)
+    expression = ",".join("".join(term) for term in inputs) + "->" + "".join(output)
+    arrays = draws(shapes, 0)
+    made = plan(expression, *shapes, dtype="float64", search="cotengra")
+    assert made == plan(expression, *shapes, dtype="float64", search="cotengra")
+    expected = contract(expression, *arrays)
+    np.testing.assert_allclose(made(*arrays), expected, rtol=1e-11)
