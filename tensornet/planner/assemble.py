@@ -121,7 +121,10 @@ class Assembly:
         """Search order and layout of what is left; return candidates, the best first.
 
         Args:
-            objective, search, seed, gradients: see `plan`.
+            objective: see `plan`, as for the next three.
+            search: how.
+            seed: of searches that draw.
+            gradients: price the gradients too.
             known: products of operands that exist already: the positions they multiply, their
                 own position, and their axis order.
             slack: how many times worse than the best a candidate may be.

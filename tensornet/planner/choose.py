@@ -147,8 +147,9 @@ def calibrated() -> Rates | None:
     """Return the table `calibrate` saved on this machine, or None."""
     path = _calibration_path(shipped_rates().device)
     try:
-        data = json.loads(path.read_text())
-        return Rates(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
+        data: dict[str, Any] = json.loads(path.read_text())
+        fields: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        return Rates(**fields)
     except (OSError, ValueError, TypeError):
         return None
 

@@ -54,7 +54,8 @@ class Rates:
         rows, columns, inner = self.half
         compute = 2.0 * b * (m + rows) * (n + columns) * (k + inner) / rate
         packing = turned[0] * m * k / self.turned[0] + turned[1] * k * n / self.turned[1]
-        return max(compute, traffic) + b * itemsize * packing + fixed
+        written = b * itemsize * m * n / self.bandwidth  # results are cleared, then added to
+        return max(compute, traffic) + b * itemsize * packing + written + fixed
 
     def elementwise_seconds(
         self, iterations: float | int, near: float | int, far: float | int
@@ -73,7 +74,7 @@ class Rates:
 # Two cores of an EPYC server, jax 0.10.2: measured (see docs/planner.md).
 CPU = Rates(
     device="cpu",
-    matmul=1.15e11,
+    matmul=1.25e11,
     double=2.0,
     vector=3e9,
     bandwidth=3e10,
@@ -81,7 +82,7 @@ CPU = Rates(
     cache=2e6,
     overhead=1e-5,
     product=4e-8,
-    half=(7.0, 6.0, 6.0),
+    half=(5.0, 9.0, 6.0),
     turned=(4e9, 1.2e10),
 )
 # An H100-class accelerator with full float32 products: a guess from its data sheet, not measured.

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ..validation import is_traced
 from .network import Labels, volume
 from .sparse import unroll
 
@@ -49,7 +50,7 @@ def run_steps(
         _squeezed(array.astype(network.dtype), term, network.batch)
         for array, term in zip(arrays, network.terms, strict=True)
     ]
-    log = jnp.zeros((), _real(network.dtype)) if strip_exponent else None
+    log: Any = jnp.zeros((), _real(network.dtype)) if strip_exponent else None
     if strip_exponent:
         for p in range(len(pool)):
             pool[p], log = _rescaled(pool[p], log)
@@ -84,7 +85,7 @@ def run_step(
 def is_sharded(arrays: Sequence[jax.Array]) -> bool:
     """Tell whether a concrete operand is spread over devices, unevenly copied."""
     for x in arrays:
-        if isinstance(x, jax.core.Tracer):
+        if is_traced(x):
             continue
         sharding = x.sharding
         if len(sharding.device_set) > 1 and not sharding.is_fully_replicated:

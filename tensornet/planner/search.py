@@ -335,7 +335,7 @@ def outside_trees(
     if search == "cotengra":
         return _cotengra_trees(inputs, result, lengths, seed)
     sets = [frozenset(x) for x in inputs]
-    finders = [opt_einsum.paths.greedy]
+    finders: list[Any] = [opt_einsum.paths.greedy]
     if len(terms) <= 16:
         finders.append(opt_einsum.paths.dynamic_programming)
     return [tree_of(find(sets, frozenset(result), lengths, None), len(terms)) for find in finders]
@@ -352,11 +352,10 @@ def _cotengra_trees(
             'search="cotengra" needs the package cotengra, which is not installed'
         ) from error
     terms = [tuple(term) for term in inputs]
+    options: Any = {"max_repeats": 32, "accel": False, "parallel": False}
     found = []
     for k in range(4):
-        greedy = cotengra.RandomGreedyOptimizer(
-            max_repeats=32, seed=seed + k, accel=False, parallel=False
-        )
+        greedy = cotengra.RandomGreedyOptimizer(seed=seed + k, **options)
         tree = greedy.search(terms, tuple(output), dict(sizes))
         tree.subtree_reconfigure_(subtree_size=8, minimize="flops", seed=seed)
         found.append(tree_of(tree.get_path(), len(inputs)))

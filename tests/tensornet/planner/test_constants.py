@@ -32,7 +32,8 @@ def draws(shapes):
         ("ni,nj,nk,ijk->n", 3, [(200, 6), (200, 5), (200, 4)]),
     ],
 )
-def test_sparse_constants_are_written_out(expression, position, shapes, x64):
+@pytest.mark.usefixtures("x64")
+def test_sparse_constants_are_written_out(expression, position, shapes):
     coefficients = sparse_tensor((6, 5, 4), 12)
     arrays = draws(shapes)
     made = plan(expression, *shapes, constants={position: coefficients}, dtype="float64")
@@ -52,7 +53,8 @@ def test_sparse_constants_are_written_out(expression, position, shapes, x64):
         np.testing.assert_allclose(a, b, atol=1e-12)
 
 
-def test_dense_constants_stay_products(x64):
+@pytest.mark.usefixtures("x64")
+def test_dense_constants_stay_products():
     constant = np.random.default_rng(0).normal(size=(6, 5, 4))
     made = plan("ni,nj,ijk->nk", (50, 6), (50, 5), constants={2: constant}, dtype="float64")
     assert all(step.how != "unroll" for step in made.steps)
@@ -66,7 +68,8 @@ def test_dense_constants_stay_products(x64):
     )
 
 
-def test_copy_tensors(x64):
+@pytest.mark.usefixtures("x64")
+def test_copy_tensors():
     x, y = draws([(3, 4), (5, 4)])
     # One index where the copy tensor ties three together.
     got = contract("ia,jb,abr->ijr", x, y, constants={2: "copy"})

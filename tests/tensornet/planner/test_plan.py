@@ -105,9 +105,9 @@ def test_files():
     assert Plan.from_json(text).seconds == plan(CORE, *SHAPES, batch="n").seconds
     with pytest.raises(ValueError, match="cut or not JSON"):
         Plan.from_json(text[: len(text) // 2])
-    with pytest.raises(ValueError, match="expected kind 'tensornet.planner.Plan', got 'other'"):
+    with pytest.raises(ValueError, match=r"expected kind 'tensornet.planner.Plan', got 'other'"):
         Plan.from_json('{"kind": "other", "version": 1}')
-    with pytest.raises(ValueError, match="expected kind 'tensornet.planner.Plan', got 'list'"):
+    with pytest.raises(ValueError, match=r"expected kind 'tensornet.planner.Plan', got 'list'"):
         Plan.from_json("[1, 2]")
     data = json.loads(text)
     with pytest.raises(ValueError, match="expected version 1 or older, got version 2"):

@@ -100,7 +100,8 @@ def test_under_jit_vmap_and_int():
         np.testing.assert_allclose(got, a @ b, rtol=1e-13)
 
 
-def test_cotengra_orders_give_the_same(x64):
+@pytest.mark.usefixtures("x64")
+def test_cotengra_orders_give_the_same():
     cotengra = pytest.importorskip("cotengra", reason="the optional package is not installed")
     inputs, output, shapes, _ = cotengra.utils.lattice_equation([3, 4], d_min=2, d_max=3, seed=0)
     expression = ",".join("".join(term) for term in inputs) + "->" + "".join(output)

@@ -27,7 +27,8 @@ def size_of(jaxpr):
 
 
 @pytest.mark.parametrize("expression", ["na,nb,abc->nc", "na,nb,abc->c"])
-def test_many_slices_are_one_loop(expression, x64):
+@pytest.mark.usefixtures("x64")
+def test_many_slices_are_one_loop(expression):
     sizes = []
     for count in (64, 4096):  # slices of eight
         shapes = [(8 * count, 3), (8 * count, 4), (3, 4, 5)]
@@ -52,7 +53,8 @@ def test_many_slices_are_one_loop(expression, x64):
 
 @pytest.mark.parametrize("gradients", [False, True])
 @pytest.mark.parametrize("share", [2, 4])
-def test_peak_stays_under_the_limit(gradients, share, x64):
+@pytest.mark.usefixtures("x64")
+def test_peak_stays_under_the_limit(gradients, share):
     expression, shapes = "ijk,klm,mnj->iln", [(16, 32, 64), (64, 16, 32), (32, 8, 32)]
     arrays = draws(shapes)
     whole = plan(expression, *shapes, dtype="float64", gradients=gradients, memory_limit="1TB")
@@ -70,7 +72,8 @@ def test_peak_stays_under_the_limit(gradients, share, x64):
     assert memory.temp_size_in_bytes + memory.output_size_in_bytes <= limit
 
 
-def test_several_cuts_and_stripped_exponents(x64):
+@pytest.mark.usefixtures("x64")
+def test_several_cuts_and_stripped_exponents():
     expression, shapes = "ab,bc,cd,de->ea", [(4, 6), (6, 8), (8, 6), (6, 4)]
     arrays = draws(shapes)
     expected = np.linalg.multi_dot(arrays).T

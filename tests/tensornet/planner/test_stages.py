@@ -34,7 +34,8 @@ def by_einsum(expressions, outputs, operands):
 
 
 @pytest.mark.parametrize("order", [3, 4])
-def test_cp_sweep_touches_the_tensor_twice_and_copies_nothing(order, x64):
+@pytest.mark.usefixtures("x64")
+def test_cp_sweep_touches_the_tensor_twice_and_copies_nothing(order):
     modes, factors, expressions = cp_sweep(order)
     sizes = dict(zip(modes, (40, 30, 50, 20), strict=False))
     shapes = {modes: tuple(sizes.values()), **{f: (sizes[f[0]], 6) for f in factors}}
@@ -42,7 +43,7 @@ def test_cp_sweep_touches_the_tensor_twice_and_copies_nothing(order, x64):
     operands = operands_of(shapes)
 
     def sweep(operands):
-        new = made.sweep(operands, lambda k, value, _: value / jnp.linalg.norm(value))
+        new = made.sweep(operands, lambda _, value, __: value / jnp.linalg.norm(value))
         return {name: new[name] for name in factors}
 
     compiled = jax.jit(sweep).lower(operands).compile()
@@ -75,7 +76,8 @@ def full_size_instructions(text, full):
     return dots, copies
 
 
-def test_tucker_and_named_operands(x64):
+@pytest.mark.usefixtures("x64")
+def test_tucker_and_named_operands():
     expressions = ["x:ijk,b:jb,c:kc->ibc", "x:ijk,a:ia,c:kc->ajc", "x:ijk,a:ia,b:jb->abk"]
     shapes = {"x": (8, 7, 6), "a": (8, 3), "b": (7, 2), "c": (6, 2)}
     made = plan_stages(expressions, shapes, dtype="float64")
@@ -99,7 +101,8 @@ def test_tucker_and_named_operands(x64):
     assert str(made) == str(again)
 
 
-def test_replacing_everything_shares_nothing(x64):
+@pytest.mark.usefixtures("x64")
+def test_replacing_everything_shares_nothing():
     shapes = {"ij": (5, 4), "jk": (4, 3), "kl": (3, 6)}
     texts = ["ij,jk,kl->il", "ij,jk,kl->il"]
     shared = plan_stages(texts, shapes, replaces=["kl", None], dtype="float64")
@@ -110,7 +113,7 @@ def test_replacing_everything_shares_nothing(x64):
     assert same.flops < shared.flops <= apart.flops
     operands = operands_of(shapes)
     seen = []
-    apart.sweep(operands, lambda k, v, now: (seen.append(v), {n: 2 * x for n, x in now.items()})[1])
+    apart.sweep(operands, lambda _, v, now: (seen.append(v), {n: 2 * x for n, x in now.items()})[1])
     np.testing.assert_allclose(seen[1], 8 * np.asarray(seen[0]), rtol=1e-12)
 
 
