@@ -44,7 +44,7 @@ demo: $(ready)  ## run the tour: real data in, out/report.html, pictures and res
 	$(RUN) examples/tour.py
 
 test: $(ready)  ## run the tests
-	$(RUN) -m pytest -q -n $(JOBS) --dist worksteal
+	$(RUN) -m pytest -q -n $(JOBS) --dist loadfile
 
 bench: $(ready)  ## run the benchmarks (SUITE="decompositions ..." for some of them)
 	$(RUN) -m benchmarks $(SUITE)

@@ -20,7 +20,7 @@ class Context:
     """What a run shares: the machine, how long a comparison may take, and whether it is quick."""
 
     machine: Machine
-    budget: float = 60.0
+    budget: float = 45.0
     quick: bool = False
 
     @property

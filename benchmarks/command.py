@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     jax.config.update("jax_enable_compilation_cache", False)  # compile_seconds are of this run
     machine = describe(quick=options.quick)
     _log(f"{machine.device}, {machine.threads} threads; {machine.versions}")
-    budget = options.budget if options.budget is not None else (3.0 if options.quick else 60.0)
+    budget = options.budget if options.budget is not None else (3.0 if options.quick else 45.0)
     context = Context(machine, budget=budget, quick=options.quick)
     measured, failures = measure(cases, context)
     told = header(machine, failures, quick=options.quick)

@@ -34,8 +34,8 @@ def main(
     if found in ("cpu", "none"):
         print(
             f"make gpu: expected jax to see an accelerator, got backend {found!r}. Install a jax "
-            "for it (make gpu EXTRAS=cuda13, or cuda12) and see that JAX_PLATFORMS does not hide "
-            "it. Nothing was run.",
+            "for it (make gpu EXTRAS=cuda13, or cuda12), or use one that is installed (make gpu "
+            "RUN=python3), and see that JAX_PLATFORMS does not hide it. Nothing was run.",
             file=sys.stderr,
         )
         return 1

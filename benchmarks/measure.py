@@ -84,8 +84,7 @@ def interleave(
 ) -> Timings:
     """Time `ours`, `peer`, `ours` in turn until the budget or `most` rounds are reached.
 
-    Both are warmed up by one call that does not count. Garbage is collected between calls and
-    not during them.
+    Both are warmed up by one call that does not count. No garbage is collected meanwhile.
 
     Args:
         ours: the program that is timed twice a round.
@@ -97,11 +96,16 @@ def interleave(
     cost = 2 * ours.seconds() + (peer.seconds() if peer else 0.0)
     rounds = max(least, min(most, int(budget / max(cost, 1e-9)) - 1))
     first, second, other = [], [], []
-    for _ in range(rounds):
-        first.append(_without_garbage(ours))
-        if peer is not None:
-            other.append(_without_garbage(peer))
-        second.append(_without_garbage(ours))
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(rounds):
+            first.append(ours.seconds())
+            if peer is not None:
+                other.append(peer.seconds())
+            second.append(ours.seconds())
+    finally:
+        gc.enable()
     return Timings(tuple(first), tuple(other), tuple(second))
 
 
@@ -135,12 +139,3 @@ def allocated(program: Program) -> float:
     finally:
         tracemalloc.stop()
     return float(peak - before)
-
-
-def _without_garbage(program: Timed) -> float:
-    gc.collect()
-    gc.disable()
-    try:
-        return program.seconds()
-    finally:
-        gc.enable()

@@ -129,6 +129,12 @@ def tensor_ring_als(x: np.ndarray, rank: Sequence[int], *, label: str = "", **op
     )
 
 
+def ring_start(shape: Sequence[int], rank: Sequence[int], seed: int) -> list[np.ndarray]:
+    """Return the cores that TensorLy's ring by least squares starts from with this seed."""
+    ring = tl.random.random_tr(tuple(shape), list(rank), random_state=seed)
+    return [np.asarray(core) for core in ring.factors]
+
+
 def gram_hooi(x: np.ndarray, rank: Sequence[int], *, tolerance: float) -> Program:
     """Our own algorithm for the Tucker format in plain numpy: what is left is XLA's share.
 

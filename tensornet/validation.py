@@ -61,8 +61,9 @@ def check_finite(x: Array, argument: str) -> None:
     """
     if is_traced(x):
         return
-    bad = ~jnp.isfinite(x)
-    if bool(jnp.any(bad)):
+    with jax.ensure_compile_time_eval():  # a constant inside a trace can be looked at
+        bad = ~jnp.isfinite(x)
+    if np.asarray(bad).any():
         where = np.argwhere(np.asarray(bad))
         first = tuple(int(i) for i in where[0])
         raise ValueError(

@@ -70,3 +70,10 @@ def x64():
 def _own_cache(tmp_path, monkeypatch):
     """Keep the user's cache out of the tests and the tests out of it."""
     monkeypatch.setenv("GAUNTAX_CACHE_DIR", str(tmp_path / "cache"))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _free_programs():
+    """Free the compiled programs of a file: each holds memory maps, of which a process has few."""
+    yield
+    jax.clear_caches()

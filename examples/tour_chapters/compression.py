@@ -114,10 +114,10 @@ METHODS = (
     ),
     Method(
         "tensor ring",
-        lambda x, rank, key: tr_als(x, rank, key=key, rtol=1e-5, max_sweeps=20),
+        lambda x, rank, _key: tr_als(x, rank, rtol=1e-5, max_sweeps=10),
         _tensor_ring,
         setting=(4, 12, 8),
-        others=((2, 6, 4), (3, 9, 6), (5, 18, 10)),
+        others=((2, 6, 4), (5, 15, 10)),
     ),
 )
 
@@ -140,9 +140,9 @@ STORY = (
     ),
     (
         "The error is that of the rebuilt cube, taken by numpy in float64 for both sides. "
-        "TensorLy (numpy backend, the same float32 cube) has the same ranks, with the "
-        "settings that suit its time: first factors by randomized SVD for CP and Tucker, 60 "
-        "sweeps at most for CP, the ring by normal equations with 10 sweeps at most. Our "
+        "TensorLy (numpy backend, the same float32 cube) has the same ranks and the quicker "
+        "of its settings: first factors by randomized SVD for CP and Tucker, normal "
+        "equations for the ring. CP has 60 sweeps at most on both sides, the ring 10. Our "
         "first call includes compiling for the shape and rank; a second one does not."
     ),
 )
@@ -166,6 +166,7 @@ def compress(
     methods: Sequence[Method],
     *,
     checks: dict[str, float],
+    over_peer: float = 1.01,
 ) -> Findings:
     """Compress a cube of rows x columns x bands in each format.
 
@@ -175,6 +176,7 @@ def compress(
         stage: where to write, whom to tell.
         methods: the formats.
         checks: the relative error a format may have at most.
+        over_peer: how many times TensorLy's error ours may be at most.
     """
     work = sum(3 + len(method.others) for method in methods)
     done = 0
@@ -213,7 +215,7 @@ def compress(
         story=STORY,
         tables=[_table(rows)],
         pictures=_draw(cube, wavelengths, rebuilt, rows, curves, stage),
-        checks=_check(rows, checks),
+        checks=_check(rows, checks, over_peer),
         results={
             "shape": list(cube.shape),
             "formats": [
@@ -253,14 +255,16 @@ def _measure(
     return point, dense
 
 
-def _check(rows: Sequence[tuple[Point, float, float, float]], held: dict[str, float]):
+def _check(
+    rows: Sequence[tuple[Point, float, float, float]], held: dict[str, float], over_peer: float
+) -> list[Check]:
     found = []
     for point, _, peer_error, _ in rows:
         if point.format in held:
             name = f"{point.format} {_rank(point.rank)}: error"
             found.append(Check(name, point.error, held[point.format]))
         found.append(
-            Check(f"{point.format}: error over TensorLy's", point.error / peer_error, 1.01)
+            Check(f"{point.format}: error over TensorLy's", point.error / peer_error, over_peer)
         )
     return found
 

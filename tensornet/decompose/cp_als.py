@@ -2,7 +2,8 @@
 
 import functools
 import math
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -12,12 +13,11 @@ from jaxtyping import Array, ArrayLike, PRNGKeyArray
 
 from ..formats import CP, Decomposition
 from ..linalg import at_stationary_point
-from ..planner import contract
 from ..status import Status, name
 from ..validation import as_real, check_finite, check_modes, check_rank, is_traced
 from .cp_init import given_factors, random_factors, svd_factors
 from .cp_iteration import Fit, iterate, relative
-from .cp_sweep import Factors, balance, gram, residual, target
+from .cp_sweep import Factors, balance, gram, misfit, residual, target
 
 
 def cp_als(
@@ -27,9 +27,9 @@ def cp_als(
     key: PRNGKeyArray | None = None,
     mask: ArrayLike | None = None,
     nonnegative: bool = False,
-    init: Literal["svd", "random"] | CP = "svd",
+    init: str | CP = "svd",
     starts: int = 1,
-    rtol: float = 1e-8,
+    rtol: float | int = 1e-8,
     max_sweeps: int = 500,
     throw: bool = True,
 ) -> Decomposition[CP]:
@@ -153,13 +153,14 @@ def _check_init(init: CP, x: Array, rank: int, nonnegative: bool) -> None:
     for k, factor in enumerate((init.weights, *init.factors)):
         what = f"init.factors[{k - 1}]" if k else "init.weights"
         check_finite(factor, what)
-        if nonnegative and not is_traced(factor) and bool(jnp.any(factor < 0)):
+        negative = factor < 0
+        if nonnegative and not is_traced(negative) and bool(jnp.any(negative)):
             raise ValueError(f"{what}: expected no negative entries, got {float(factor.min())}")
 
 
 def _check_data(x: Array, observed: Array | None, squared_norm: Array) -> None:
     # One number tells whether the data is sound; only where it is not, the cause is looked for.
-    if is_traced(x, observed) or 0 < float(squared_norm) < math.inf:
+    if is_traced(squared_norm) or 0 < float(squared_norm) < math.inf:
         return
     shown = x if observed is None else jnp.where(observed, x, 0.0)
     check_finite(shown, "x")
@@ -198,16 +199,16 @@ def _cp_als(
     def draw(key: PRNGKeyArray) -> Factors:
         return random_factors(key, x.shape, rank, x.dtype, nonnegative)
 
-    keys = jax.random.split(key, starts)
     if isinstance(init, CP):
         first = jax.lax.stop_gradient(given_factors(init, nonnegative))
     elif init == "svd":
         first = svd_factors(problem.matrix.reshape(x.shape), rank, nonnegative)
     else:
-        first = draw(keys[0])
-
-    drawn = jax.vmap(draw)(keys[1:])
-    stacked = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, drawn)
+        first = draw(key)
+    stacked = jax.tree.map(lambda leaf: leaf[None], first)
+    if starts > 1:
+        drawn = jax.vmap(draw)(jax.random.split(jax.random.fold_in(key, 1), starts - 1))
+        stacked = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), stacked, drawn)
     fits = iterate(problem, stacked, jnp.broadcast_to(rtol, (starts,)), max_sweeps)
     if starts == 1:
         best = 0
@@ -217,7 +218,7 @@ def _cp_als(
     fit = jax.tree.map(lambda leaf: leaf[best], fits)
 
     factors = _differentiable(fit, x, mask, nonnegative)
-    error = relative(residual(full, factors), full.squared_norm)
+    error = relative(misfit(full, factors), full.squared_norm)
     return Decomposition(
         tensor=_normal_form(factors),
         relative_error=error,
@@ -229,37 +230,44 @@ def _cp_als(
 
 def _differentiable(fit: Fit, x: Array, mask: Array | None, nonnegative: bool) -> Factors:
     """Return the factors with their derivative in `x`."""
-    factors = balance(jax.lax.stop_gradient(fit.factors))
-    # Coordinates in which each mode's own block of the Hessian is the identity.
-    grams = [gram(f) for f in factors]
-    roots = []
-    for mode in range(len(factors)):
-        others = [g for k, g in enumerate(grams) if k != mode]
-        left = functools.reduce(jnp.multiply, others, jnp.ones_like(grams[mode]))
-        eps = float(jnp.finfo(x.dtype).eps)
-        ridge = eps**0.4 * jnp.trace(left) / left.shape[0] + jnp.finfo(x.dtype).tiny
-        roots.append(jnp.linalg.cholesky(left + ridge * jnp.eye(left.shape[0], dtype=x.dtype)))
+    factors, _ = balance(jax.lax.stop_gradient(fit.factors))
+    # An entry held at zero stays there.
     free = tuple(f > 0 for f in factors) if nonnegative else None
-    scaled = tuple(contract("rs,rn->sn", r, f) for r, f in zip(roots, factors, strict=True))
-    scaled = at_stationary_point(_misfit, scaled, (x, mask, tuple(roots), free))
-    return _unscale(scaled, tuple(roots), free)
+    return at_stationary_point(_misfit, factors, (x, mask, free), _by_mode)
 
 
-def _unscale(scaled: Factors, roots: Factors, free: tuple[Array, ...] | None) -> Factors:
-    factors = tuple(
-        jax.scipy.linalg.solve_triangular(r, s, trans=1, lower=True)
-        for r, s in zip(roots, scaled, strict=True)
-    )
+def _held(factors: Factors, free: tuple[Array, ...] | None) -> Factors:
     if free is None:
         return factors
     return tuple(jnp.where(m, f, 0.0) for m, f in zip(free, factors, strict=True))
 
 
-def _misfit(scaled: Factors, data: Any) -> Array:
-    x, mask, roots, free = data
-    factors = _unscale(scaled, roots, free)
+def _misfit(factors: Factors, data: Any) -> Array:
+    x, mask, free = data
     problem = target(x, mask, jnp.zeros((), x.dtype), nonnegative=False)
-    return 0.5 * residual(problem, factors)
+    return 0.5 * residual(problem, _held(factors, free))
+
+
+def _by_mode(factors: Factors, data: Any) -> Callable[[Factors], Factors]:
+    """Invert each mode's own block of the Hessian, as if all entries were observed."""
+    _, _, free = data
+    grams = [gram(f) for f in factors]
+    roots = []
+    for mode in range(len(factors)):
+        others = [g for k, g in enumerate(grams) if k != mode]
+        block = functools.reduce(jnp.multiply, others, jnp.ones_like(grams[mode]))
+        diagonal = jnp.diagonal(block)
+        ridge = float(jnp.finfo(block.dtype).eps) ** 0.4 * diagonal
+        roots.append(jnp.linalg.cholesky(block + jnp.diag(jnp.where(diagonal > 0, ridge, 1.0))))
+
+    def apply(vector: Factors) -> Factors:
+        solved = tuple(
+            jax.scipy.linalg.cho_solve((root, True), v)
+            for root, v in zip(roots, _held(vector, free), strict=True)
+        )
+        return _held(solved, free)
+
+    return apply
 
 
 def _normal_form(factors: Factors) -> CP:

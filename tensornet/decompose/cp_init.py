@@ -4,6 +4,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
 from ..formats import CP
@@ -11,16 +12,17 @@ from ..linalg import eigh
 from ..planner import contract
 from .cp_sweep import Factors
 
+_ASIDE = 0.01
+
 
 def random_factors(
     key: PRNGKeyArray, shape: tuple[int, ...], rank: int, dtype: jnp.dtype, nonnegative: bool
 ) -> Factors:
     """Return normally distributed factors, rank first; their absolute values if nonnegative."""
-    keys = jax.random.split(key, len(shape))
-    factors = tuple(
-        jax.random.normal(k, (rank, n), dtype) for k, n in zip(keys, shape, strict=True)
-    )
-    return tuple(jnp.abs(f) for f in factors) if nonnegative else factors
+    # One draw, cut up: each call of the generator adds to what is compiled.
+    numbers = jax.random.normal(key, (rank, sum(shape)), dtype)
+    numbers = jnp.abs(numbers) if nonnegative else numbers
+    return tuple(jnp.split(numbers, np.cumsum(shape)[:-1], axis=1))
 
 
 def svd_factors(x: Array, rank: int, nonnegative: bool) -> Factors:
@@ -28,20 +30,23 @@ def svd_factors(x: Array, rank: int, nonnegative: bool) -> Factors:
 
     The first mode is updated before its factor is used, so it gets none.
 
-    Where a mode is smaller than the rank, the columns left over are filled with fixed
-    pseudorandom numbers. With `nonnegative` each vector is replaced by its positive part, after
+    Where a mode is smaller than the rank, the columns left over are filled with pseudorandom
+    numbers, the same always. With `nonnegative` each vector is replaced by its positive part, after
     turning it so that this is the larger one.
     """
-    fill = random_factors(jax.random.key(0), x.shape, rank, x.dtype, nonnegative=False)
+    fill = np.random.default_rng(0)
     factors = []
-    for mode, filled in enumerate(fill):
+    for mode, size in enumerate(x.shape):
         if mode == 0 and x.ndim > 1:
-            factors.append(jnp.ones_like(filled))
+            factors.append(jnp.ones((rank, size), x.dtype))
             continue
         _, vectors = eigh(_mode_gram(x, mode))
         leading = vectors[:, ::-1][:, :rank].T
-        scale = 1 / math.sqrt(filled.shape[1])
-        factor = jnp.concatenate([leading, scale * filled[leading.shape[0] :]])
+        scale = 1 / math.sqrt(size)
+        noise = scale * fill.standard_normal((rank, size))
+        # Exact singular vectors of a symmetric tensor can be a saddle point: step beside it.
+        leading = leading + jnp.asarray(_ASIDE * noise[: leading.shape[0]], x.dtype)
+        factor = jnp.concatenate([leading, jnp.asarray(noise[leading.shape[0] :], x.dtype)])
         if nonnegative:
             positive = jnp.sum(jnp.maximum(factor, 0.0) ** 2, axis=1, keepdims=True)
             negative = jnp.sum(jnp.minimum(factor, 0.0) ** 2, axis=1, keepdims=True)

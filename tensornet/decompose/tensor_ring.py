@@ -2,7 +2,7 @@
 
 import functools
 import math
-from typing import Any, Literal
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -74,7 +74,7 @@ def tr_als(
     rank: Any,
     *,
     key: PRNGKeyArray | None = None,
-    init: Literal["svd", "random"] | TensorRing = "svd",
+    init: str | TensorRing = "svd",
     rtol: float = 1e-8,
     max_sweeps: int = 500,
     throw: bool = True,

@@ -23,7 +23,7 @@ class Budget:
     """
 
     def __init__(self, x: Array, rtol: float, steps: int) -> None:
-        self.norm = float(norm(x))
+        self.norm = float(_norm(x))
         eps = float(jnp.finfo(x.dtype).eps)
         # Rounding takes its part: of the sums, and of the products made later.
         self.left = max(rtol * (1 - eps**0.5) - 8 * eps, 0.0) ** 2 * self.norm**2
@@ -67,14 +67,16 @@ def _project(x: Array, u: Array, rank: int) -> tuple[Array, Array]:
 
 def norm(x: Float[Array, "..."]) -> Float[Array, ""]:
     """Return the Frobenius norm, with gradient 0 where it vanishes."""
-    squared = jnp.sum(x * x)
-    return _root(squared)
+    return _root(jnp.sum(x * x))
+
+
+_norm = jax.jit(norm)
 
 
 def _root(squared: Array) -> Array:
+    # NaN stays; what rounding made negative is 0.
     positive = squared > 0
-    root = jnp.sqrt(jnp.where(positive, squared, 1.0))
-    return jnp.where(positive | jnp.isnan(squared), root, jnp.zeros_like(root))
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, squared, 1.0)), 0.0 * squared)
 
 
 def projection_error(

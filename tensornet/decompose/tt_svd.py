@@ -48,8 +48,8 @@ def tt_svd(
 
 def tt_matrix_svd(
     matrix: ArrayLike,
-    row_modes: Sequence[int],
-    column_modes: Sequence[int],
+    row_modes: Any,
+    column_modes: Any,
     *,
     rtol: float | None = None,
     max_rank: Any = None,
@@ -58,7 +58,7 @@ def tt_matrix_svd(
 
     Args:
         matrix: shape (product of `row_modes`, product of `column_modes`).
-        row_modes: sizes that the row index splits in, the last running fastest.
+        row_modes: the sizes that the row index splits in, the last running fastest.
         column_modes: as many sizes that the column index splits in.
         rtol: as for `tt_svd`.
         max_rank: as for `tt_svd`.

@@ -1,7 +1,7 @@
 """Tucker decompositions: sequentially truncated HOSVD, and HOOI."""
 
 import math
-from typing import Any, Literal
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -17,7 +17,6 @@ from .border import check_change, check_data, check_eager, check_key, check_outc
 from .truncation import Budget, direct, error_by_norms, norm, projection_error, squares
 
 Factors = tuple[Array, ...]
-Method = Literal["exact", "randomized"]
 
 
 def hosvd(
@@ -25,7 +24,7 @@ def hosvd(
     *,
     rank: Any = None,
     rtol: float | None = None,
-    method: Method = "exact",
+    method: str = "exact",
     key: PRNGKeyArray | None = None,
 ) -> Decomposition[Tucker]:
     """Decompose `x` in Tucker format by the sequentially truncated HOSVD.
@@ -74,8 +73,8 @@ def hooi(
     x: ArrayLike,
     rank: Any,
     *,
-    init: Literal["hosvd"] | Tucker = "hosvd",
-    method: Method = "exact",
+    init: str | Tucker = "hosvd",
+    method: str = "exact",
     key: PRNGKeyArray | None = None,
     rtol: float = 1e-4,
     max_sweeps: int = 100,
@@ -167,7 +166,7 @@ def _finish(x: Array, tucker: Tucker, dropped: Array) -> Decomposition[Tucker]:
 
 @eqx.filter_jit
 def _hosvd(
-    x: Array, ranks: tuple[int, ...], method: Method, key: PRNGKeyArray | None
+    x: Array, ranks: tuple[int, ...], method: str, key: PRNGKeyArray | None
 ) -> Decomposition[Tucker]:
     tucker, dropped = _st_hosvd(x, ranks, method, key)
     if method == "randomized":
@@ -176,7 +175,7 @@ def _hosvd(
 
 
 def _st_hosvd(
-    x: Array, ranks: tuple[int, ...], method: Method, key: PRNGKeyArray | None
+    x: Array, ranks: tuple[int, ...], method: str, key: PRNGKeyArray | None
 ) -> tuple[Tucker, Array]:
     # Also the squared norm of what was dropped, but for what random samples miss.
     keys = [None] * x.ndim if key is None else jax.random.split(key, x.ndim)
@@ -256,7 +255,7 @@ def _hooi(
     ranks: tuple[int, ...],
     rtol: Array,
     max_sweeps: int,
-    method: Method,
+    method: str,
     key: PRNGKeyArray | None,
 ) -> Decomposition[Tucker]:
     # The derivative comes from the fixed point, not through the sweeps.

@@ -180,7 +180,7 @@ class ModalTensor(FactoredTensor):
         """
         return _transformed(self, read_index(index, self.shape))
 
-    def mode_dot(self, matrix_or_vector: ArrayLike, mode: int) -> Any:
+    def mode_dot(self, matrix_or_vector: ArrayLike, mode: Any) -> Any:
         """Multiply one mode by a matrix, or sum it against a vector, which drops the mode.
 
         Args:

@@ -81,7 +81,7 @@ class CP(ModalTensor):
         dense = contract("ir,jr->ij", left * self.weights[None, :], right)
         return dense.reshape(self.shape)
 
-    def round(self, *, rtol: float | None = None, max_rank: int | None = None) -> Decomposition:
+    def round(self, *, rtol: Any = None, max_rank: Any = None) -> Decomposition:
         """Return a CP tensor of lower rank near this one, and how near it is.
 
         Terms that differ in one mode at most are merged, which is exact; then terms are fitted to

@@ -64,13 +64,19 @@ def _normalized(x: CP) -> tuple[CP, Int[Array, ""]]:
     factors = []
     for factor in x.factors:
         factor, shift = rescale(factor)
-        squared = jnp.sum(factor * factor, axis=0)
-        alive = squared > 0
-        norms = jnp.where(alive, jnp.sqrt(jnp.where(alive, squared, 1.0)), 0.0)
-        factors.append(factor / jnp.where(alive, norms, 1.0)[None, :])
+        norms, unit = _unit(factor)
+        factors.append(unit)
         weights, weight_shift = rescale(weights * norms)
         exponent = exponent + shift + weight_shift
     return CP(weights, factors), exponent
+
+
+def _unit(factor: Array) -> tuple[Array, Array]:
+    """Return the norms of the columns, and the columns over them; zero stays zero."""
+    squared = jnp.sum(factor * factor, axis=0)
+    alive = squared > 0
+    norms = jnp.where(alive, jnp.sqrt(jnp.where(alive, squared, 1.0)), 0.0)
+    return norms, factor / jnp.where(alive, norms, 1.0)[None, :]
 
 
 @eqx.filter_jit
@@ -131,8 +137,9 @@ def _least_rank(x: CP, rtol: float) -> int:
     norm = max(float(total.sum()), 0.0) ** 0.5
     threshold = max(rtol, 1e-6) * norm  # the Gram matrices resolve no less
     bound = 1
-    for gram in grams:
-        rest = total / np.where(gram == 0, 1.0, gram) * (gram != 0)
+    for k, gram in enumerate(grams):
+        others = [*grams[:k], *grams[k + 1 :]]
+        rest = functools.reduce(np.multiply, others, np.outer(weights, weights))
         values, vectors = np.linalg.eigh(gram)
         root = vectors * np.sqrt(np.maximum(values, 0.0))
         squares = np.linalg.eigvalsh(root.T @ rest @ root)[::-1]
@@ -151,9 +158,8 @@ def _fit(x: CP, rank: Int[Array, ""], width: int) -> Decomposition[CP]:
     target = CP(x.weights, small)
 
     fixed = lax.stop_gradient(target)
-    starts = [_largest_terms(fixed, width)] + [
-        _mixtures(fixed, width, jax.random.key(k)) for k in range(_STARTS - 1)
-    ]
+    starts = [_largest_terms(fixed, width)]
+    starts += [_mixtures(fixed, width, seed) for seed in range(_STARTS - 1)]
     kept = (jnp.arange(width, dtype=jnp.int32) < rank)[None, None, :]
     stacked = [jnp.where(kept, jnp.stack(factors), 0.0) for factors in zip(*starts, strict=True)]
     ends, errors, histories, counts, done = jax.vmap(lambda s: _iterate(fixed, s))(tuple(stacked))
@@ -165,11 +171,14 @@ def _fit(x: CP, rank: Int[Array, ""], width: int) -> Decomposition[CP]:
     wide = [
         f if q is None else contract("nr,rs->ns", q, f) for q, f in zip(bases, factors, strict=True)
     ]
-    tensor, exponent = _normalized(CP(jnp.ones(width, x.dtype), wide))
+    weights, columns = jnp.ones(width, x.dtype), []
+    for f in wide:
+        norms, unit = _unit(f)
+        weights = weights * norms
+        columns.append(unit)
     status = Status.where(done[best], Status.converged, Status.max_iterations)
     status = Status.where(jnp.isfinite(error), status, Status.non_finite)
-    weights = times_power(tensor.weights, exponent)
-    return Decomposition(CP(weights, tensor.factors), error, status, histories[best], counts[best])
+    return Decomposition(CP(weights, columns), error, status, histories[best], counts[best])
 
 
 def _largest_terms(x: CP, width: int) -> Factors:
@@ -179,12 +188,13 @@ def _largest_terms(x: CP, width: int) -> Factors:
     return (first * jnp.sign(x.weights[order])[None, :], *rest)
 
 
-def _mixtures(x: CP, width: int, key: Any) -> Factors:
-    keys = jax.random.split(key, x.ndim)
+def _mixtures(x: CP, width: int, seed: int) -> Factors:
+    random = np.random.default_rng(seed)
     size = jnp.abs(x.weights) ** (1 / x.ndim)
     factors = []
-    for k, factor in zip(keys, x.factors, strict=True):
-        mix = jax.random.normal(k, (x.rank, width), x.dtype) / x.rank**0.5
+    for factor in x.factors:
+        mix = random.standard_normal((x.rank, width)) / x.rank**0.5
+        mix = jnp.asarray(mix, x.dtype)
         factors.append(contract("nr,rs->ns", factor * size[None, :], mix))
     return tuple(factors)
 

@@ -66,7 +66,7 @@ class TensorRing(ModalTensor):
         """Return the tensor as an array of shape `shape`."""
         return chain.dense(self.cores)
 
-    def round(self, *, rtol: float | None = None, max_rank: Any = None) -> Decomposition:
+    def round(self, *, rtol: Any = None, max_rank: Any = None) -> Decomposition:
         """Return a ring of lower ranks near this one, and how near it is.
 
         The ring is cut open at one bond, then at the next, and rounded as a train both times. For

@@ -59,7 +59,7 @@ class TensorTrain(ModalTensor):
         """Return the tensor as an array of shape `shape`."""
         return chain.dense(self.cores)
 
-    def round(self, *, rtol: float | None = None, max_rank: Any = None) -> "TensorTrain":
+    def round(self, *, rtol: Any = None, max_rank: Any = None) -> "TensorTrain":
         """Return a tensor train near this one with smaller ranks.
 
         Args:

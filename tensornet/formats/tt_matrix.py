@@ -138,7 +138,7 @@ class TTMatrix(FactoredTensor):
     def __rmatmul__(self, other: Any) -> Float[Array, "..."]:
         return (self.T @ as_real(other, "@").T).T
 
-    def round(self, *, rtol: float | None = None, max_rank: Any = None) -> "TTMatrix":
+    def round(self, *, rtol: Any = None, max_rank: Any = None) -> "TTMatrix":
         """Return a matrix near this one with smaller ranks, as `TensorTrain.round` does.
 
         Args:

@@ -80,7 +80,7 @@ class Tucker(ModalTensor):
         """Return the tensor as an array of shape `shape`."""
         return multiply_modes(self.core, self.factors)
 
-    def round(self, *, rtol: float | None = None, max_rank: Any = None) -> "Tucker":
+    def round(self, *, rtol: Any = None, max_rank: Any = None) -> "Tucker":
         """Return a Tucker tensor near this one with smaller ranks.
 
         The factors are made orthonormal, then the core is truncated mode by mode (Vannieuwenhoven,

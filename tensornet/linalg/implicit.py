@@ -9,9 +9,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 3))
 def at_stationary_point(
-    objective: Callable[[Any, Any], Array], theta: PyTree, data: PyTree
+    objective: Callable[[Any, Any], Array],
+    theta: PyTree,
+    data: PyTree,
+    precondition: Callable[[Any, Any], Callable[[Any], Any]] | None = None,
 ) -> PyTree:
     """Return `theta`, differentiable in `data` as the minimiser of `objective(theta, data)`.
 
@@ -23,22 +26,27 @@ def at_stationary_point(
     Where the objective does not change along some directions of `theta` (rescaled columns,
     rotated cores), `H` is singular. That is harmless as long as what is made of the result does
     not change along them either: fix the scale after this call, by differentiable operations.
-    The solve is best conditioned when `theta` is scaled so that `H` has a diagonal near one.
+    The solve is by conjugate residuals, best conditioned when `theta` is scaled so that `H` has
+    a diagonal near one, or with a preconditioner.
 
     Args:
         objective: a smooth scalar function that closes over no traced value.
         theta: where its gradient in `theta` vanishes.
         data: what it depends on otherwise; floating arrays, with others carried along.
+        precondition: gives, from `theta` and `data`, a symmetric positive semidefinite map that
+            is close to the inverse of `H`.
 
     Returns:
         `theta` unchanged.
     """
-    del objective, data
+    del objective, data, precondition
     return theta
 
 
 @at_stationary_point.defjvp
-def _tangent(objective: Callable, primals: tuple, tangents: tuple) -> tuple[PyTree, PyTree]:
+def _tangent(
+    objective: Callable, precondition: Callable | None, primals: tuple, tangents: tuple
+) -> tuple[PyTree, PyTree]:
     theta, data = primals
     _, data_dot = tangents
     gradient = jax.grad(objective)
@@ -48,8 +56,9 @@ def _tangent(objective: Callable, primals: tuple, tangents: tuple) -> tuple[PyTr
 
     _, cross = jax.jvp(lambda d: gradient(theta, d), (data,), (data_dot,))
     rhs = jax.tree.map(jnp.negative, cross)
+    inverse = (lambda v: v) if precondition is None else precondition(theta, data)
     dot = jax.lax.custom_linear_solve(
-        hessian, rhs, lambda matvec, b: _conjugate_residuals(matvec, b), symmetric=True
+        hessian, rhs, lambda matvec, b: _conjugate_residuals(matvec, b, inverse), symmetric=True
     )
     return theta, dot
 
@@ -62,11 +71,13 @@ def _inner(a: PyTree, b: PyTree) -> Array:
     return functools.reduce(jnp.add, products)
 
 
-def _conjugate_residuals(matvec: Callable[[PyTree], PyTree], rhs: PyTree) -> PyTree:
+def _conjugate_residuals(
+    matvec: Callable[[PyTree], PyTree], rhs: PyTree, inverse: Callable[[PyTree], PyTree]
+) -> PyTree:
     """Least-squares solution of a symmetric semidefinite system (Stiefel 1955).
 
-    The residual never grows, so a right-hand side that is not quite in the range does no harm,
-    where conjugate gradients would diverge.
+    The residual never grows (in the norm of the preconditioner `inverse`), so a right-hand side
+    that is not quite in the range does no harm, where conjugate gradients would diverge.
     """
     size = sum(leaf.size for leaf in jax.tree.leaves(rhs))
     limit = min(2 * size + 20, 2000)
@@ -76,12 +87,14 @@ def _conjugate_residuals(matvec: Callable[[PyTree], PyTree], rhs: PyTree) -> PyT
     def axpy(scale: Array, x: PyTree, y: PyTree) -> PyTree:
         return jax.tree.map(lambda u, v: scale * u + v, x, y)
 
+    # The residual is carried as `inverse` of it only.
+    first = inverse(rhs)
+    image = matvec(first)
+    start = _inner(first, first)
+    # <z, H z>: what is left of the residual's part that can still be reduced.
+    curvature = _inner(first, image)
     zero = jax.tree.map(jnp.zeros_like, rhs)
-    image = matvec(rhs)
-    start = _inner(rhs, rhs)
-    # Against ||b||^2 <b, A b>: what is left of the residual's part that A can still reduce.
-    curvature = _inner(rhs, image)
-    state = (zero, rhs, rhs, image, image, curvature, jnp.zeros((), jnp.int32))
+    state = (zero, first, first, image, image, curvature, jnp.zeros((), jnp.int32))
 
     def unfinished(state: tuple) -> Array:
         _, residual, _, _, _, energy, step = state
@@ -93,11 +106,13 @@ def _conjugate_residuals(matvec: Callable[[PyTree], PyTree], rhs: PyTree) -> PyT
 
     def advance(state: tuple) -> tuple:
         x, residual, direction, image, applied, energy, step = state
-        alpha = energy / _inner(applied, applied)
+        turned = inverse(applied)
+        length = _inner(applied, turned)
+        alpha = jnp.where(length > 0, energy / jnp.where(length > 0, length, 1.0), 0.0)
         x = axpy(alpha, direction, x)
-        residual = axpy(-alpha, applied, residual)
+        residual = axpy(-alpha, turned, residual)
         image = matvec(residual)
-        energy_new = _inner(residual, image)
+        energy_new = jnp.where(length > 0, _inner(residual, image), 0.0)
         beta = energy_new / energy
         direction = axpy(beta, direction, residual)
         applied = axpy(beta, applied, image)

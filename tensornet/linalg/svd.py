@@ -1,11 +1,12 @@
 """Singular values, eigenvalues and QR with gradients that stay finite where vectors are not unique.
 
 Where singular values repeat or vanish, the vectors that belong to them are fixed only up to a
-rotation, and the textbook derivatives divide by zero. A loss that does not see that rotation (the
-tensor a decomposition stands for, its error, its norm) has a derivative all the same. It is found
+rotation, and the textbook derivatives divide by zero. A loss that sees only the space of those
+vectors, and the values by a symmetric function of them, has a derivative all the same. It is found
 by leaving the rotation's own part out, which is what the rules below do (compare Townsend,
 "Differentiating the singular value decomposition", 2016; Walter and Lehmann, "Algorithmic
-differentiation of linear algebra functions", 2010).
+differentiation of linear algebra functions", 2010). To keep to such losses, project: use
+`u @ (u.T @ a)`, not `(u * s) @ vt`, whose vectors and values only together undo the choice.
 """
 
 import functools
@@ -70,8 +71,8 @@ def svd(
     """Return the thin singular value decomposition `a = (u * s) @ vt`, `k = min(m, n)`.
 
     Works under jit, vmap, and both modes of differentiation. Where singular values repeat or
-    vanish the derivative is finite, and exact for losses that do not depend on the choice of
-    the vectors there.
+    vanish the derivative is finite, and exact for losses that see only the spaces of the vectors
+    there, or the polar factor `u @ vt`.
 
     Args:
         a: a matrix.
@@ -111,7 +112,7 @@ def eigh(a: Float[Array, "n n"]) -> tuple[Float[Array, " n"], Float[Array, "n n"
     """Return the eigenvalues, ascending, and eigenvectors of a symmetric matrix.
 
     Only the symmetric part of `a` counts. Where eigenvalues repeat the derivative is finite, and
-    exact for losses that do not depend on the choice of the vectors there.
+    exact for losses that see only the space of the vectors there.
 
     Args:
         a: a symmetric matrix.
