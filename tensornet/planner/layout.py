@@ -1,0 +1,212 @@
+"""The ways to run one pairwise step: in which axis orders, as a matrix product or a fused loop.
+
+A pairwise step sorts its indices into batch (in both operands, wanted later), contracted (in
+both, not wanted later), left and right. It is one matrix product without a copy when in each
+operand each group is contiguous and the batch leads; the result then comes out as batch-left-right
+or, operands swapped, as batch-right-left.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from .cost import Rates
+
+Order = tuple[int, ...]
+
+
+class Lowering(NamedTuple):
+    """One way to run a pairwise step, and what it costs.
+
+    Attributes:
+        kind: `"matmul"` or `"loop"` (multiply and sum, left to fusion).
+        left, right: axis orders the operands are brought to; another order than they have is
+            a copy.
+        out: axis order of the result.
+        batch: the leading indices both operands of a product share; an index that one of
+            them lacks is spread over it.
+        contracted: the indices summed, in their order.
+        seconds, flops, bytes, copied: the cost.
+    """
+
+    kind: str
+    left: Order
+    right: Order
+    out: Order
+    batch: Order
+    contracted: Order
+    seconds: float
+    flops: int
+    bytes: int
+    copied: int
+
+
+class Layouts:
+    """All lowerings worth trying for pairs of axis orders, priced for one table of rates."""
+
+    def __init__(self, sizes: Sequence[int], itemsize: int, rates: Rates, *, gradients: bool):
+        self.sizes, self.itemsize, self.rates = sizes, itemsize, rates
+        self.gradients = gradients
+        self._volumes: dict[int, int] = {0: 1}
+        self._memo: dict[tuple[Order, Order, int], list[Lowering]] = {}
+
+    def volume(self, mask: int) -> int:
+        """Number of entries of a tensor with the indices of a bit mask."""
+        found = self._volumes.get(mask)
+        if found is None:
+            low = mask & -mask
+            found = self.volume(mask ^ low) * self.sizes[low.bit_length() - 1]
+            self._volumes[mask] = found
+        return found
+
+    def pair(self, a: Order, b: Order, keep: int) -> list[Lowering]:
+        """Lowerings of the product of two tensors held in orders `a` and `b`."""
+        key = (a, b, keep & (mask_of(a) | mask_of(b)))
+        found = self._memo.get(key)
+        if found is None:
+            found = _best_per_order([*self._matmuls(a, b, keep), *self._loops(a, b, keep)])
+            self._memo[key] = found
+        return found
+
+    def copy_seconds(self, mask: int) -> float:
+        """Seconds of changing the axis order of a tensor."""
+        return self.rates.copy_seconds(self.volume(mask) * self.itemsize)
+
+    # Matrix products ----------------------------------------------------------------------
+
+    def _matmuls(self, a: Order, b: Order, keep: int) -> Iterator[Lowering]:
+        in_a, in_b = mask_of(a), mask_of(b)
+        contracted, batch = in_a & in_b & ~keep, in_a & in_b & keep
+        if not contracted:
+            return
+        for bo in dict.fromkeys((_only(a, batch), _only(b, batch))):
+            for co in dict.fromkeys((_only(a, contracted), _only(b, contracted))):
+                yield from self._matmul(a, b, bo, co)
+                # A free group before the contracted one can lead as a batch instead of
+                # being moved: the other operand, usually small, is spread over it.
+                for x, y, swap in ((a, b, False), (b, a, True)):
+                    lead = _leading(x, bo, contracted)
+                    if lead and not _ready(x, bo, co) and _ready(x, bo + lead, co):
+                        for low in self._matmul(x, y, bo + lead, co, spread=mask_of(lead)):
+                            yield low._replace(left=low.right, right=low.left) if swap else low
+
+    def _matmul(
+        self, a: Order, b: Order, bo: Order, co: Order, spread: int = 0
+    ) -> Iterator[Lowering]:
+        batch, inner = mask_of(bo), mask_of(co)
+        left, right = mask_of(a) & ~batch & ~inner, mask_of(b) & ~batch & ~inner
+        own = bo if not spread else tuple(i for i in bo if not spread >> i & 1)
+        a2 = a if _ready(a, bo, co) else bo + _only(a, left) + co
+        b2 = b if _ready(b, own, co) else own + co + _only(b, right)
+        lo, ro = _only(a2, left), _only(b2, right)
+        size, item = self.volume, self.itemsize
+        nb, m, n, k = size(batch), size(left), size(right), size(inner)
+        copied = (a2 != a) * nb * m * k + (b2 != b) * size(mask_of(b))
+        copied += (nb * n * k) if spread else 0
+        flops = 2 * nb * m * n * k
+        moved = (nb * (m * k + k * n + m * n) + 2 * copied) * item
+        seconds = sum(
+            self.copy_seconds(mask_of(old)) for old, new in ((a, a2), (b, b2)) if old != new
+        )
+        if spread:
+            seconds += 2 * nb * n * k * item / self.rates.bandwidth
+        # Stored as k x m instead of m x k, as n x k instead of k x n.
+        a_turned = bool(co) and a2[len(bo) :][: len(co)] == co and m > 1
+        b_turned = n > 1 and b2[len(own) :][: len(co)] != co
+        for out, dims, turned in (
+            (bo + lo + ro, (m, n), (a_turned, b_turned)),
+            (bo + ro + lo, (n, m), (not b_turned and n > 1, not a_turned and m > 1)),
+        ):
+            time = self.rates.matmul_seconds(nb, *dims, k, turned=turned, itemsize=item)
+            if self.gradients:
+                time += self.rates.matmul_seconds(nb, m, k, n, turned=turned, itemsize=item)
+                time += self.rates.matmul_seconds(nb, k, n, m, turned=turned, itemsize=item)
+            yield Lowering(
+                "matmul", a2, b2, out, bo, co, seconds + time, flops, moved, copied * item
+            )
+            if not lo or not ro:
+                break
+
+    # Fused loops --------------------------------------------------------------------------
+
+    def _loops(self, a: Order, b: Order, keep: int) -> Iterator[Lowering]:
+        in_a, in_b = mask_of(a), mask_of(b)
+        batch, inner = in_a & in_b & keep, in_a & in_b & ~keep
+        left, right = in_a & ~in_b, in_b & ~in_a
+        size, item = self.volume, self.itemsize
+        if inner and min(size(left), size(right)) > 4:
+            return  # a matrix product is faster
+        la, rb = _only(a, left), _only(b, right)
+        orders = {_only(a, keep) + rb: None, _only(b, keep) + la: None}
+        for bo in dict.fromkeys((_only(a, batch), _only(b, batch))):
+            for parts in ((la, rb, bo), (rb, la, bo), (bo, la, rb), (bo, rb, la)):
+                orders[sum(parts, ())] = None
+        co = _only(a, inner)
+        every = size(in_a | in_b)
+        result = size((in_a | in_b) & keep)
+        flops = every * (2 if inner else 1)
+        moved = (size(in_a) + size(in_b) + result) * item
+        for out in orders:
+            near, far = result * item, 0
+            for x in (a, b):
+                nbytes = size(mask_of(x)) * item
+                if self._strided(x, out, inner):
+                    far += nbytes
+                else:
+                    near += nbytes
+            time = self.rates.elementwise_seconds(every, near, far)
+            if self.gradients:
+                time *= 3
+            yield Lowering("loop", a, b, out, (), co, time, flops, moved, 0)
+
+    def _strided(self, order: Order, out: Order, inner: int) -> bool:
+        """Tell whether a loop over `out` with sums over `inner` jumps through the operand."""
+        if not order:
+            return False
+        stride, steps = 1, 0
+        for i in reversed(order):
+            if inner >> i & 1:
+                steps = stride
+                break
+            stride *= self.sizes[i]
+        if steps:  # the sum is the innermost loop
+            return steps * self.itemsize > 4096
+        return bool(out) and order[-1] != out[-1] and out[-1] in order
+
+
+def mask_of(order: Sequence[int]) -> int:
+    """Bit mask of a set of indices."""
+    mask = 0
+    for i in order:
+        mask |= 1 << i
+    return mask
+
+
+def _only(order: Order, mask: int) -> Order:
+    return tuple([i for i in order if mask >> i & 1])
+
+
+def _leading(order: Order, batch: Order, contracted: int) -> Order:
+    """The free indices between the batch and the first contracted index."""
+    lead: list[int] = []
+    for i in order[len(batch) :]:
+        if contracted >> i & 1:
+            break
+        lead.append(i)
+    return tuple(lead)
+
+
+def _ready(order: Order, batch: Order, contracted: Order) -> bool:
+    """Tell whether each group is contiguous, the batch first."""
+    rest = order[len(batch) :]
+    n = len(contracted)
+    return order[: len(batch)] == batch and (
+        rest[:n] == contracted or rest[len(rest) - n :] == contracted
+    )
+
+
+def _best_per_order(options: Sequence[Lowering]) -> list[Lowering]:
+    best: dict[Order, Lowering] = {}
+    for low in options:
+        if low.out not in best or low.seconds < best[low.out].seconds:
+            best[low.out] = low
+    return sorted(best.values(), key=lambda low: low.seconds)

@@ -1,0 +1,157 @@
+"""Static sparse constants, such as Clebsch-Gordan coefficients: contracted term by term.
+
+Gathering by index is many times slower than dense products on every device. What wins for a few
+hundred coefficients is a program with the coefficients written out: the components of the dense
+operands as separate rows, each result a sum of products of rows, all fused into a few loops.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from .network import Labels, volume
+
+if TYPE_CHECKING:
+    from .assemble import Assembly
+    from .plan import Step
+
+MOST_TERMS = 640  # beyond this many coefficients compiling takes too long
+_LEAST_ZEROS = 0.5  # share of zeros below which dense products are always better
+
+
+def unrolled(start: "Assembly") -> "Assembly | None":
+    """Contract the sparse constants term by term, where that is possible; else return None."""
+    made, found = start.branch(), False
+    for position, constant in start.network.constants:
+        if position not in made.live:
+            continue
+        zeros = 1 - constant.nonzeros / max(1, constant.value.size)
+        if constant.nonzeros <= MOST_TERMS and zeros >= _LEAST_ZEROS:
+            found |= _contract(made, position, constant.nonzeros)
+    return made if found else None
+
+
+def _contract(made: "Assembly", position: int, terms: int) -> bool:
+    own = made.live[position]
+    constants = {p for p, _ in made.network.constants}
+    if len(set(own)) < len(own) or own != made.network.axes(position):
+        return False
+    dense = [p for p, term in made.live.items() if p != position and set(term) & set(own)]
+    if not 1 <= len(dense) <= 3 or constants & set(dense):
+        return False
+    outside = {x for p, t in made.live.items() if p not in (position, *dense) for x in t}
+    outside |= set(made.network.kept_output)
+    batch = tuple(dict.fromkeys(x for p in dense for x in made.live[p] if x not in own))
+    if not set(batch) <= outside:
+        return False
+    kept = tuple(x for x in own if x in outside)
+    # Components last, as equivariant features are stored, unless an operand has them first.
+    first = made.live[dense[0]][0] in own and made.live[dense[0]][-1] not in own
+    output = kept + batch if first else batch + kept
+    sizes, rates = made.network.sizes, made.rates
+    rows = volume(batch, sizes)
+    inputs = (*dense, position)
+    orders = tuple(made.live[p] for p in inputs)
+    moved = sum(made.nbytes(order) for order in orders) + made.nbytes(output)
+    flops = terms * rows * (len(dense) + 1)
+    # Products of rows are shared, and what is loaded stays in registers.
+    seconds = rates.elementwise_seconds(terms * rows / 2, moved, 0)
+    made.add_step(
+        "unroll",
+        inputs,
+        orders,
+        orders,
+        output,
+        batch,
+        tuple(x for x in own if x not in kept),
+        (1, 1, terms, rows),
+        flops,
+        moved,
+        0,
+        seconds,
+    )
+    return True
+
+
+def unroll(
+    step: "Step", arrays: Sequence[jax.Array], coefficients: np.ndarray, sizes: Mapping[str, int]
+) -> jax.Array:
+    """Run one unrolled step.
+
+    Args:
+        step: the step; its last operand is the constant.
+        arrays: the dense operands.
+        coefficients: the constant.
+        sizes: of all indices.
+    """
+    *orders, own = step.orders
+    batch = step.batch
+    kept = tuple(x for x in own if x in step.output)
+    shape = [sizes[x] for x in batch]
+    rows = [
+        _rows(array, order, own, batch, shape) for array, order in zip(arrays, orders, strict=True)
+    ]
+    where = np.argwhere(coefficients)
+    results: dict[tuple[int, ...], Any] = defaultdict(lambda: defaultdict(list))
+    for index in where:
+        at = dict(zip(own, (int(i) for i in index), strict=True))
+        c = coefficients[tuple(index)].item()
+        factors = tuple(tuple(at[x] for x in order if x in at) for order in orders)
+        result = tuple(at[x] for x in kept)
+        # Coefficients of one size share a multiplication; rounding must not split them.
+        results[result][float(f"{abs(c):.5e}")].append((c, factors))
+    dtype = arrays[0].dtype
+    zero = jnp.zeros(shape, dtype)
+    products: dict[tuple[Any, ...], jax.Array] = {}
+    parts = []
+    for result in np.ndindex(*(sizes[x] for x in kept)):
+        total = None
+        for terms in results[result].values():
+            scale = terms[0][0]
+            group = None
+            for c, factors in terms:
+                if factors not in products:
+                    product = rows[0][factors[0]]
+                    for table, f in zip(rows[1:], factors[1:], strict=True):
+                        product = lax.mul(product, table[f])
+                    products[factors] = product
+                term = products[factors]
+                if group is None:
+                    group = term
+                else:
+                    group = lax.add(group, term) if c * scale > 0 else lax.sub(group, term)
+            assert group is not None
+            group = lax.mul(group, lax.full(shape, scale, dtype))
+            total = group if total is None else lax.add(total, group)
+        parts.append(zero if total is None else total)
+    if not kept:
+        return parts[0]
+    first = step.output[: len(kept)] == kept
+    stacked = jnp.stack(parts, axis=0 if first else -1)
+    return stacked.reshape([sizes[x] for x in step.output])
+
+
+def _rows(
+    array: jax.Array, order: Labels, own: Labels, batch: Labels, shape: Sequence[int]
+) -> dict[tuple[int, ...], jax.Array]:
+    """Components of a dense operand by their index, each with the axes of the batch."""
+    inner = [i for i, x in enumerate(order) if x in own]
+    sizes = [array.shape[i] for i in inner]
+    mine = [x for x in batch if x in order]
+    found = {}
+    for index in np.ndindex(*sizes):
+        part = array
+        for i, k in sorted(zip(inner, index, strict=True), reverse=True):
+            part = lax.index_in_dim(part, k, i, keepdims=False)
+        left = [x for x in order if x not in own]
+        if left != mine:
+            part = part.transpose([left.index(x) for x in mine])
+        if len(mine) < len(batch):
+            part = lax.broadcast_in_dim(part, shape, [batch.index(x) for x in mine])
+        found[index] = part
+    return found

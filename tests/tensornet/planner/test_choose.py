@@ -1,0 +1,75 @@
+"""The chooser, and the two calls that measure."""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tensornet.planner import (
+    Work,
+    calibrate,
+    calibrated,
+    cheapest,
+    network,
+    plan,
+    plan_stages,
+    tune,
+)
+from tensornet.planner.cost import CPU
+
+
+def test_cheapest_names_plans_and_tabulates():
+    small = network("ij,jk->ik", [(8, 8), (8, 8)], ["float32"] * 2)
+    large = plan("ij,jk->ik", (512, 512), (512, 512))
+    name, chosen, table = cheapest({"large": large, "small": small}, device="cpu")
+    assert name == "small"
+    assert chosen == plan("ij,jk->ik", (8, 8), (8, 8))
+    assert table.splitlines()[1].split()[-1] == "1.00x"
+    assert "* small" in table
+    assert "  large" in table
+    # The first of equals; parts that are all needed add up.
+    assert cheapest({"b": large, "a": large}, device="cpu")[0] == "b"
+    assert cheapest({"two": (large, large), "one": large}, device="cpu")[0] == "one"
+    staged = plan_stages(["ij,jk->ik"], {"ij": (8, 8), "jk": (8, 8)})
+    fast = Work(flops=1, bytes=8, run=jnp.fft.fft)
+    name, chosen, _ = cheapest({"plan": staged, "fft": fast}, device="cpu")
+    assert (name, chosen.run) == ("fft", jnp.fft.fft)
+
+
+def test_cheapest_refuses_what_it_cannot_price():
+    with pytest.raises(ValueError, match="at least one"):
+        cheapest({})
+    with pytest.raises(TypeError, match=r"alternatives\['x'\]: expected a Plan.*got str"):
+        cheapest({"x": "ij,jk->ik"})
+
+
+def test_work_is_the_larger_of_compute_and_traffic():
+    rates = dataclasses.replace(CPU, matmul=1e9, bandwidth=1e6, overhead=0.0)
+    assert Work(flops=1e9, bytes=0, efficiency=0.5).seconds(rates) == pytest.approx(2.0)
+    assert Work(flops=0, bytes=3e6).seconds(rates) == pytest.approx(3.0)
+
+
+def test_calibration_is_kept_and_used_only_where_given():
+    before = plan("ij,jk->ik", (64, 64), (64, 64))
+    assert calibrated() is None
+    rates = calibrate(seconds=0.2)
+    assert calibrated() == rates
+    assert rates.matmul > 0
+    assert rates.bandwidth > 0
+    assert plan("ij,jk->ik", (64, 64), (64, 64)).seconds == before.seconds
+    slower = dataclasses.replace(rates, matmul=1e6, half=(0.0, 0.0, 0.0), overhead=0.0, product=0.0)
+    seconds = plan("ij,jk->ik", (64, 64), (64, 64), rates=slower).seconds
+    assert seconds == pytest.approx(2 * 64**3 / 1e6)
+
+
+@pytest.mark.parametrize("gradients", [False, True])
+def test_tune_returns_one_of_the_candidates(gradients):
+    made = plan("ab,bc,cd->ad", (8, 6), (6, 5), (5, 7))
+    arrays = [jnp.ones(s) for s in ((8, 6), (6, 5), (5, 7))]
+    best, table = tune(made, *arrays, gradients=gradients, most=3, rounds=2)
+    np.testing.assert_allclose(best(*arrays), made(*arrays))
+    lines = table.splitlines()
+    assert 1 < len(lines) <= 3
+    assert sum(line.startswith("* ") for line in lines) == 1
+    assert f"order {list(best.order)}" in next(x for x in lines if x.startswith("* "))

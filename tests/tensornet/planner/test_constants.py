@@ -1,0 +1,89 @@
+"""Operands known while planning: dense, sparse, and copy tensors."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tensornet.planner import Plan, contract, plan
+
+
+def sparse_tensor(shape, nonzeros, seed=0):
+    rng = np.random.default_rng(seed)
+    flat = np.zeros(int(np.prod(shape)))
+    flat[rng.choice(flat.size, nonzeros, replace=False)] = rng.choice(
+        [-1.5, -0.5, 0.5, 2.0], nonzeros
+    )
+    return flat.reshape(shape)
+
+
+def draws(shapes):
+    rng = np.random.default_rng(1)
+    return [jnp.asarray(rng.normal(size=s)) for s in shapes]
+
+
+@pytest.mark.parametrize(
+    ("expression", "position", "shapes"),
+    [
+        ("ni,nj,ijk->nk", 2, [(200, 6), (200, 5)]),
+        ("in,ijk,jn->kn", 1, [(6, 200), (5, 200)]),
+        ("nci,nj,ijk,cd->ndk", 2, [(40, 3, 6), (40, 5), (3, 2)]),
+        ("ni,ijk->njk", 1, [(300, 6)]),
+        ("ni,nj,nk,ijk->n", 3, [(200, 6), (200, 5), (200, 4)]),
+    ],
+)
+@pytest.mark.usefixtures("x64")
+def test_sparse_constants_are_written_out(expression, position, shapes):
+    coefficients = sparse_tensor((6, 5, 4), 12)
+    arrays = draws(shapes)
+    made = plan(expression, *shapes, constants={position: coefficients}, dtype="float64")
+    assert any(step.how == "unroll" for step in made.steps)
+    full = [*arrays]
+    full.insert(position, coefficients)
+    np.testing.assert_allclose(made(*arrays), np.einsum(expression, *full), atol=1e-13)
+    assert Plan.from_json(made.to_json()) == made
+    got = jax.grad(lambda xs: jnp.sum(jnp.sin(made(*xs))))(arrays)
+    dense = plan(expression, *map(jnp.shape, full), dtype="float64")
+    expected = jax.grad(
+        lambda xs: jnp.sum(
+            jnp.sin(dense(*xs[:position], jnp.asarray(coefficients), *xs[position:]))
+        )
+    )(arrays)
+    for a, b in zip(got, expected, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-12)
+
+
+@pytest.mark.usefixtures("x64")
+def test_dense_constants_stay_products():
+    constant = np.random.default_rng(0).normal(size=(6, 5, 4))
+    made = plan("ni,nj,ijk->nk", (50, 6), (50, 5), constants={2: constant}, dtype="float64")
+    assert all(step.how != "unroll" for step in made.steps)
+    x, y = draws([(50, 6), (50, 5)])
+    expected = np.einsum("ni,nj,ijk->nk", x, y, constant)
+    np.testing.assert_allclose(made(x, y), expected, atol=1e-12)
+    other = plan("ni,nj,ijk->nk", (50, 6), (50, 5), constants={2: 2 * constant}, dtype="float64")
+    assert other != made
+    np.testing.assert_allclose(
+        contract("ni,nj,ijk->nk", x, y, constants={2: constant}), expected, atol=1e-12
+    )
+
+
+@pytest.mark.usefixtures("x64")
+def test_copy_tensors():
+    x, y = draws([(3, 4), (5, 4)])
+    # One index where the copy tensor ties three together.
+    got = contract("ia,jb,abr->ijr", x, y, constants={2: "copy"})
+    np.testing.assert_allclose(got, np.einsum("ir,jr->ijr", x, y), rtol=1e-14)
+    # Two of its indices in the output: the diagonal must be built.
+    got = contract("ia,ab->iab", x, constants={1: "copy"})
+    np.testing.assert_allclose(got, np.einsum("ia,ab->iab", x, np.eye(4)), rtol=1e-14)
+    got = contract("ia,ab,bc,jc->ij", x, y, constants={1: "copy", 2: "copy"})
+    np.testing.assert_allclose(got, x @ y.T, rtol=1e-14)
+    with pytest.raises(ValueError, match=r"operand 1: a copy tensor needs one size.*\[4, 5\]"):
+        plan("ia,ab,bj->ij", (3, 4), (5, 2), constants={1: "copy"})
+    with pytest.raises(
+        ValueError, match=r'constants\[1\]: expected an array or "copy", got "?.diag'
+    ):
+        plan("ia,ab->ib", (3, 4), constants={1: "diag"})
+    with pytest.raises(ValueError, match="has 2 operands, got position 2"):
+        plan("ia,ab->ib", (3, 4), constants={2: "copy"})
