@@ -349,7 +349,7 @@ def _cotengra_trees(
         import cotengra
     except ImportError as error:
         raise ImportError(
-            'search="cotengra" needs the package cotengra, which is not installed'
+            "search=\"cotengra\" needs cotengra: pip install 'gauntax[search]'"
         ) from error
     terms = [tuple(term) for term in inputs]
     options: Any = {"max_repeats": 32, "accel": False, "parallel": False}
