@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from ..linalg import qr, svd
+from ..linalg import left_singular, qr, svd
 from ..planner import contract
 from .chain import Cores, fold
 from .rounding import Budget
@@ -38,17 +38,37 @@ def round_chain(cores: Cores, rtol: float | None, most: tuple[int, ...]) -> list
 
 @eqx.filter_jit
 def _round_to_ranks(cores: Cores, most: tuple[int, ...]) -> list[Array]:
-    swept, exponent = _right_orthogonal(cores)
+    # Bases are found from the left and applied to the cores as they are: of what is right of a
+    # bond only its triangular factor counts. So derivatives hold also where ranks are larger than
+    # they need be, as after a sum, and the orthonormal factor has directions that are arbitrary.
+    def step(state: Any, item: tuple[Array, Array], largest: int) -> tuple[Any, Array]:
+        carried, exponent = state
+        core, shift = rescale(item[0])
+        product = contract("pa,anb->pnb", carried, core)
+        seen = contract("pnb,bc->pnc", product, item[1])
+        basis, _ = left_singular(seen.reshape(-1, seen.shape[2]))
+        basis = basis[:, :largest].reshape(*product.shape[:2], -1)
+        carried, carried_shift = rescale(contract("pnr,pnb->rb", basis, product))
+        return (carried, exponent + shift + carried_shift), basis
 
-    def step(carried: Array, core: Array, largest: int) -> tuple[Array, Array]:
-        u, s, vt = _split(carried, core)
-        rank = min(largest, s.shape[0])
-        u = u[:, :rank].reshape(carried.shape[0], core.shape[1], rank)
-        return s[:rank, None] * vt[:rank], u
+    start = jnp.ones((1, 1), cores[0].dtype), jnp.zeros((), jnp.int32)
+    items = list(zip(cores[:-1], _triangles(cores), strict=True))
+    (carried, exponent), rounded = fold(step, start, items, most[1:-1])
+    last, shift = rescale(cores[-1])
+    return _finish(rounded, carried, last, exponent + shift)
 
-    start = jnp.ones((1, 1), cores[0].dtype)
-    carried, rounded = fold(step, start, swept[:-1], most[1:-1])
-    return _finish(rounded, carried, swept[-1], exponent)
+
+def _triangles(cores: Cores) -> list[Array]:
+    """Return for each bond what a QR of all that is right of it leaves, up to a scale."""
+
+    def step(carried: Array, core: Array, _: Any) -> tuple[Array, Array]:
+        product = contract("anb,bc->nca", rescale(core)[0], carried)
+        _, r = qr(product.reshape(-1, product.shape[2]))
+        r, _ = rescale(r.T)
+        return r, r
+
+    _, triangles = fold(step, jnp.ones((1, 1), cores[0].dtype), cores[:0:-1])
+    return triangles[::-1]
 
 
 @eqx.filter_jit

@@ -163,13 +163,27 @@ class Tucker(ModalTensor):
 
 @eqx.filter_jit
 def _round_to_ranks(x: Tucker, most: tuple[int, ...]) -> Tucker:
-    bases, core, exponent = _orthonormal(x)
+    # Bases are found from the factors as they are: of the other modes only triangular factors
+    # count. So derivatives hold also where ranks are larger than they need be, as after a sum,
+    # and the orthonormal factors have directions that are arbitrary.
+    core, exponent = rescale(x.core)
     factors = []
-    for k, basis in enumerate(bases):
-        u, _ = _left(core, k)
-        core, factor = _cut(core, basis, u, k, min(most[k], u.shape[1]))
+    for factor in x.factors:
+        factor, shift = rescale(factor)
         factors.append(factor)
-    return Tucker(times_power(core, exponent), factors)
+        exponent = exponent + shift
+    seen = [qr(factor)[1] for factor in factors]
+    bases = []
+    for k, factor in enumerate(factors):
+        others = [apply for j, apply in enumerate(seen) if j != k]
+        rest = multiply_modes(jnp.moveaxis(core, k, -1), [*others, None])
+        rest = rest.reshape(-1, rest.shape[-1])
+        if rest.shape[0] > rest.shape[1]:
+            _, rest = qr(rest)
+        basis, _ = left_singular(contract("nr,sr->ns", factor, rest))
+        bases.append(basis[:, : most[k]])
+        seen[k] = contract("np,nr->pr", bases[k], factor)
+    return Tucker(times_power(multiply_modes(core, seen), exponent), bases)
 
 
 @eqx.filter_jit
@@ -199,9 +213,14 @@ def _cut(core: Array, basis: Array, u: Array, mode: int, rank: int) -> tuple[Arr
     return apply_to_axis(core, mode, u.T), contract("nr,rs->ns", basis, u)
 
 
-def multiply_modes(core: Array, matrices: Sequence[Array]) -> Array:
-    """Multiply mode k of `core` by `matrices[k]`, of shape (new size, old size), for every k."""
+def multiply_modes(core: Array, matrices: Sequence[Array | None]) -> Array:
+    """Multiply mode k of `core` by `matrices[k]`, of shape (new size, old size), where not None."""
     d = len(matrices)
-    inside, outside = letters(2 * d)[:d], letters(2 * d)[d:]
-    pairs = ",".join(o + i for o, i in zip(outside, inside, strict=True))
-    return contract(f"{inside},{pairs}->{outside}", core, *matrices)
+    names = letters(2 * d)
+    operands, inputs, output = [core], [names[:d]], ""
+    for k, matrix in enumerate(matrices):
+        output += names[k] if matrix is None else names[d + k]
+        if matrix is not None:
+            operands.append(matrix)
+            inputs.append(names[d + k] + names[k])
+    return contract(f"{','.join(inputs)}->{output}", *operands)

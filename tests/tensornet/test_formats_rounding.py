@@ -194,6 +194,26 @@ def test_gradient_is_that_of_finite_differences_and_finite_at_repeated_values(ki
         assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in leaves)
 
 
+@pytest.mark.parametrize("kind", [Tucker, TensorTrain])
+@pytest.mark.usefixtures("x64")
+def test_derivative_where_ranks_are_larger_than_need_be(kind, formats):
+    # The sum has twice the ranks it needs; a change of its parts needs them all.
+    rng = np.random.default_rng(10)
+    x = formats.make(kind, formats.MAIN[kind], rng, "float64").round(max_rank=2)
+    twice = x + x
+    d = jax.tree.map(lambda p: jnp.asarray(rng.standard_normal(p.shape)), twice)
+    y = formats.make(kind, formats.MAIN[kind], rng, "float64")
+
+    @jax.jit
+    def along(t):
+        moved = jax.tree.map(lambda p, q: p + t * q, twice, d)
+        return moved.round(max_rank=2).inner(y)
+
+    h = 1e-5
+    numeric = (along(h) - along(-h)) / (2 * h)
+    np.testing.assert_allclose(jax.jit(jax.grad(along))(0.0), numeric, rtol=1e-5)
+
+
 @ALL
 @pytest.mark.usefixtures("x64")
 def test_vmap_is_a_loop(kind, formats):
