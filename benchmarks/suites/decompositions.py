@@ -287,6 +287,7 @@ def _many_small(count: int, quick: bool) -> list[Case]:
         [
             Peer(
                 lambda: loop(n_iter_max=500, tol=1e-8),
+                target=None if quick else 50.0,
                 scale=count / part,
                 note=peer_note,
             )
