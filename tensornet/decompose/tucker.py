@@ -1,6 +1,7 @@
 """Tucker decompositions: sequentially truncated HOSVD, and HOOI."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
@@ -137,7 +138,7 @@ def feasible(rank: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
     ranks = list(check_ranks(rank, shape, why="the size of the mode"))
     for k in sorted(range(len(ranks)), key=lambda k: -ranks[k]):
         others = math.prod(r for j, r in enumerate(ranks) if j != k)
-        if isinstance(rank, int):
+        if not isinstance(rank, Sequence):
             ranks[k] = min(ranks[k], others)
         check_rank(ranks[k], f"rank[{k}]", most=others, why="the product of the other ranks")
     return tuple(ranks)

@@ -279,5 +279,6 @@ def test_bad_input(call, kind, message, x64):  # noqa: ARG001
 def test_an_integer_rank_is_cut_to_what_the_shape_allows(x64):  # noqa: ARG001
     x = normal((10, 2), jnp.float64)
     assert hosvd(x, rank=5).tensor.rank == (2, 2)
+    assert hosvd(x, rank=np.int64(5)).tensor.rank == (2, 2)
     assert hosvd(normal((7,), jnp.float64), rank=3).tensor.rank == (1,)
     assert hosvd(normal((3, 4, 20), jnp.float64), rank=50).tensor.rank == (3, 4, 12)
