@@ -45,12 +45,14 @@ def images(path: Path, cube: NDArray, rebuilt: Mapping[str, NDArray], wavelength
     size = np.linalg.norm(cube, axis=2)
     errors = [np.linalg.norm(dense - cube, axis=2) / size for dense in rebuilt.values()]
     top = max(float(np.percentile(error, 99)) for error in errors)
-    for axis, error in zip(axes[1, 1:], errors, strict=True):
-        shown = axis.imshow(error, vmin=0, vmax=top, cmap="magma", interpolation="nearest")
+    shown = [
+        axis.imshow(error, vmin=0, vmax=top, cmap="magma", interpolation="nearest")
+        for axis, error in zip(axes[1, 1:], errors, strict=True)
+    ]
     for axis in axes[1]:
         axis.set_axis_off()
     # The place under the cube, which has no error, holds the scale.
-    bar = figure.colorbar(shown, cax=axes[1, 0].inset_axes((0.8, 0.05, 0.06, 0.9)))
+    bar = figure.colorbar(shown[0], cax=axes[1, 0].inset_axes((0.8, 0.05, 0.06, 0.9)))
     bar.ax.yaxis.set_ticks_position("left")
     bar.ax.yaxis.set_label_position("left")
     bar.set_label("relative error of the pixel")
