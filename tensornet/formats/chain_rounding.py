@@ -103,6 +103,7 @@ def _finish(rounded: list[Array], carried: Array, last: Array, exponent: Array) 
     # The last core takes the scale, unless that comes near overflow: then all share it.
     limit = int(jnp.finfo(last.dtype).maxexp) // 2
     share = jnp.where(jnp.abs(exponent) > limit, exponent // len(cores), 0)
-    cores = [times_power(core, share) for core in cores]
+    factor = times_power(jnp.ones((), last.dtype), share)
+    (_, cores) = fold(lambda factor, core, _: (factor, core * factor), factor, cores)
     cores[-1] = times_power(cores[-1], exponent - share * len(cores))
     return cores
