@@ -158,7 +158,7 @@ def test_a_sweep_reads_the_tensor_twice_and_never_copies_it(shape):
     assert not {"copy", "transpose"} & set(operations)
 
 
-def test_factors_with_values_are_needed_for_neither_shape_nor_rank():
+def test_what_comes_out_is_known_from_shapes():
     """Shapes alone tell what comes out."""
     out = jax.eval_shape(lambda x: cp_als(x, 4), jax.ShapeDtypeStruct(SHAPE, jnp.float32))
     assert out.tensor.shape == SHAPE
