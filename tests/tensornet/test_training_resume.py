@@ -250,14 +250,21 @@ def test_resume_false_starts_again(tmp_path):
         run_with(tmp_path, checkpoint=tmp_path / "file")
 
 
-def test_ctrl_c_finishes_the_step_and_writes_a_checkpoint(tmp_path):
+@pytest.fixture
+def ctrl_c():
+    """Have Ctrl-C interrupt, as in a terminal; a process started in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield signal.default_int_handler
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_finishes_the_step_and_writes_a_checkpoint(tmp_path, ctrl_c):
     whole = run_with(tmp_path, checkpoint=None)
 
     def press(report):
         if report.step == 13:
             signal.raise_signal(signal.SIGINT)
 
-    handler = signal.getsignal(signal.SIGINT)
     for folder in (None, tmp_path / "run"):
         with pytest.raises(KeyboardInterrupt) as caught:
             run_with(tmp_path, checkpoint=folder, validate_every=1, callback=press)
@@ -265,7 +272,7 @@ def test_ctrl_c_finishes_the_step_and_writes_a_checkpoint(tmp_path):
         assert caught.value.fit.step == 13
         thirteen = run_with(tmp_path, checkpoint=None, steps=13)
         assert bits(caught.value.fit) == bits(thirteen)
-        assert signal.getsignal(signal.SIGINT) is handler
+        assert signal.getsignal(signal.SIGINT) is ctrl_c
     assert (tmp_path / "run" / "step-000000000013.ckpt").exists()
     assert bits(run_with(tmp_path)) == bits(whole)
 
@@ -276,7 +283,7 @@ def test_ctrl_c_finishes_the_step_and_writes_a_checkpoint(tmp_path):
     with pytest.raises(KeyboardInterrupt) as caught:
         run_with(tmp_path, checkpoint=None, validate_every=1, callback=press_twice)
     assert not isinstance(caught.value, Interrupted)
-    assert signal.getsignal(signal.SIGINT) is handler
+    assert signal.getsignal(signal.SIGINT) is ctrl_c
 
 
 def test_log_is_continued(tmp_path):
