@@ -1,10 +1,7 @@
 """A plan: the steps of one contraction, which can be run, printed, compared, hashed and saved."""
 
-import base64
 import dataclasses
 import functools
-import hashlib
-import json
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -12,10 +9,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from . import execute
-from .network import Constant, Labels, Network, einsum
+from . import execute, saving
+from .network import Labels, Network, einsum
 
-VERSION = 1
 _KIND = "tensornet.planner.Plan"
 
 
@@ -54,6 +50,18 @@ class Step:
     def expression(self) -> str:
         """The step as einsum subscripts, with the axis orders it runs on."""
         return einsum(self.orders, self.output)
+
+    def content(self, *, seconds: bool) -> dict[str, Any]:
+        """What the step says, for JSON, with or without the predicted seconds."""
+        content = dataclasses.asdict(self)
+        if not seconds:
+            del content["seconds"]
+        return content
+
+    @classmethod
+    def of_content(cls, content: dict[str, Any]) -> "Step":
+        """Build a step from `content`."""
+        return cls(**{k: saving.tuples(v) for k, v in content.items()})
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -131,8 +139,7 @@ class Plan:
     @functools.cached_property
     def digest(self) -> str:
         """A digest of all the plan says, the same in every process."""
-        text = json.dumps(_content(self, seconds=False), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return saving.digest(_content(self, seconds=False))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Plan) and self.digest == other.digest
@@ -175,7 +182,7 @@ class Plan:
 
     def to_json(self) -> str:
         """Write the plan as text that `from_json` reads."""
-        return json.dumps(_content(self, seconds=True))
+        return saving.write(_KIND, _content(self, seconds=True))
 
     @classmethod
     def from_json(cls, text: str) -> "Plan":
@@ -184,23 +191,7 @@ class Plan:
         Raises:
             ValueError: the text is cut, is not a plan, or is of a newer version.
         """
-        if not isinstance(text, str):
-            raise ValueError(f"text: expected a string, got {type(text).__name__}")
-        try:
-            data = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"plan: the text is cut or not JSON ({error})") from error
-        if not isinstance(data, dict) or data.get("kind") != _KIND:
-            kind = data.get("kind") if isinstance(data, dict) else type(data).__name__
-            raise ValueError(f"plan: expected kind {_KIND!r}, got {kind!r}")
-        if data.get("version") != VERSION:
-            raise ValueError(
-                f"plan: expected version {VERSION} or older, got version {data.get('version')}"
-            )
-        try:
-            return _from_content(data)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"plan: the content is damaged ({error!r})") from error
+        return saving.read(_KIND, text, _of_content)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -236,24 +227,9 @@ def check_operands(network: Network, arrays: Sequence[jax.Array]) -> None:
 
 
 def _content(plan: Plan, *, seconds: bool) -> dict[str, Any]:
-    steps = [dataclasses.asdict(step) for step in plan.steps]
-    if not seconds:
-        for step in steps:
-            del step["seconds"]
-    network = {
-        field.name: getattr(plan.network, field.name)
-        for field in dataclasses.fields(Network)
-        if field.name != "constants"
-    }
-    network["constants"] = [
-        [p, {"shape": c.shape, "dtype": c.dtype, "data": base64.b64encode(c.data).decode()}]
-        for p, c in plan.network.constants
-    ]
     return {
-        "kind": _KIND,
-        "version": VERSION,
-        "network": network,
-        "steps": steps,
+        "network": saving.network_content(plan.network),
+        "steps": [step.content(seconds=seconds) for step in plan.steps],
         "slices": plan.slices,
         "precision": plan.precision,
         "device": plan.device,
@@ -262,24 +238,13 @@ def _content(plan: Plan, *, seconds: bool) -> dict[str, Any]:
     }
 
 
-def _from_content(data: dict[str, Any]) -> Plan:
-    raw = dict(data["network"])
-    constants = tuple(
-        (p, Constant(tuple(c["shape"]), c["dtype"], base64.b64decode(c["data"], validate=True)))
-        for p, c in raw.pop("constants")
-    )
-    network = Network(**{k: _tuples(v) for k, v in raw.items()}, constants=constants)
-    steps = tuple(Step(**{k: _tuples(v) for k, v in step.items()}) for step in data["steps"])
+def _of_content(data: dict[str, Any]) -> Plan:
     return Plan(
-        network=network,
-        steps=steps,
-        slices=_tuples(data["slices"]),
+        network=saving.read_network(data["network"]),
+        steps=tuple(map(Step.of_content, data["steps"])),
+        slices=saving.tuples(data["slices"]),
         precision=data["precision"],
         device=data["device"],
         peak_bytes=data["peak_bytes"],
-        order=_tuples(data["order"]),
+        order=saving.tuples(data["order"]),
     )
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value

@@ -8,20 +8,20 @@ of Phan, Tichavsky and Cichocki (2013) falls out for CP, and its like for Tucker
 
 import dataclasses
 import functools
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from . import execute
+from . import execute, saving
 from .assemble import Assembly
 from .cost import Rates, shipped_rates
 from .network import Labels, Network, network
 from .plan import Step
 from .planning import precision_name, shape_and_dtype
 
+_KIND = "tensornet.planner.StagedPlan"
 _BEAM = 12  # sequences of stages kept while searching
 _TREES = 12  # orders tried for each stage
 _SLACK = 3.0  # a stage may cost this many times its own best for what it leaves behind
@@ -93,11 +93,7 @@ class StagedPlan:
     @functools.cached_property
     def digest(self) -> str:
         """A digest of all the plan says, the same in every process."""
-        parts = [repr((self.names, self.precision, self.device))]
-        for stage in self.stages:
-            steps = [dataclasses.replace(step, seconds=0.0) for step in stage.steps]
-            parts.append(repr(dataclasses.replace(stage, steps=tuple(steps))))
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+        return saving.digest(_content(self, seconds=False))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, StagedPlan) and self.digest == other.digest
@@ -109,6 +105,19 @@ class StagedPlan:
         from .table import staged_table
 
         return staged_table(self)
+
+    def to_json(self) -> str:
+        """Write the plan as text that `from_json` reads."""
+        return saving.write(_KIND, _content(self, seconds=True))
+
+    @classmethod
+    def from_json(cls, text: str) -> "StagedPlan":
+        """Read a plan that `to_json` wrote.
+
+        Raises:
+            ValueError: the text is cut, is not a staged plan, or is of a newer version.
+        """
+        return saving.read(_KIND, text, _of_content)
 
     def run(
         self, stage: int, operands: Mapping[str, jax.Array], kept: Mapping[int, jax.Array]
@@ -133,6 +142,10 @@ class StagedPlan:
                 raise ValueError(
                     f"operand {name!r}: planned for shape {this.network.shapes[p]}, "
                     f"got {array.shape}"
+                )
+            if str(array.dtype) != this.network.dtypes[p]:
+                raise TypeError(
+                    f"operand {name!r}: planned for {this.network.dtypes[p]}, got {array.dtype}"
                 )
             axes = [sizes[x] for x in this.network.axes(p)]
             pool[self.names.index(name)] = array.astype(this.network.dtype).reshape(axes)
@@ -247,6 +260,33 @@ def plan_stages(
         best = list(kept.values())[:_BEAM]
     stages = _with_drops(best[0].stages, len(used))
     return StagedPlan(tuple(used), stages, precision_name(precision), table.device)
+
+
+def _content(plan: StagedPlan, *, seconds: bool) -> dict[str, Any]:
+    return {
+        "names": plan.names,
+        "stages": [
+            {
+                **{field.name: getattr(stage, field.name) for field in dataclasses.fields(Stage)},
+                "network": saving.network_content(stage.network),
+                "steps": [step.content(seconds=seconds) for step in stage.steps],
+            }
+            for stage in plan.stages
+        ],
+        "precision": plan.precision,
+        "device": plan.device,
+    }
+
+
+def _of_content(content: dict[str, Any]) -> StagedPlan:
+    stages = []
+    for raw in content["stages"]:
+        fields = {name: saving.tuples(value) for name, value in raw.items()}
+        fields["network"] = saving.read_network(raw["network"])
+        fields["steps"] = tuple(map(Step.of_content, raw["steps"]))
+        stages.append(Stage(**fields))
+    names = saving.tuples(content["names"])
+    return StagedPlan(names, tuple(stages), content["precision"], content["device"])
 
 
 class _Path(NamedTuple):

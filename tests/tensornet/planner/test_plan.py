@@ -1,6 +1,5 @@
 """Plans as values: identity, text, files, and what they say about bad input."""
 
-import json
 import os
 import subprocess
 import sys
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tensornet.planner import Plan, contract, plan
+from tensornet.planner import contract, plan
 
 CORE = "ni,nj,ir,jr,rk->nk"
 SHAPES = [(64, 4), (64, 5), (4, 6), (5, 6), (6, 3)]
@@ -97,26 +96,6 @@ def test_any_batch_size(dtype):
         np.testing.assert_allclose(made(*arrays), expected, rtol=0, atol=tolerance)
     with pytest.raises(ValueError, match=r"index 'n' has sizes \[2, 3\]"):
         made(jnp.ones((2, 4), dtype), jnp.ones((3, 5), dtype), *arrays[2:])
-
-
-def test_files():
-    text = plan(CORE, *SHAPES, batch="n").to_json()
-    assert Plan.from_json(text) == plan(CORE, *SHAPES, batch="n")
-    assert Plan.from_json(text).seconds == plan(CORE, *SHAPES, batch="n").seconds
-    with pytest.raises(ValueError, match="cut or not JSON"):
-        Plan.from_json(text[: len(text) // 2])
-    with pytest.raises(ValueError, match=r"expected kind 'tensornet.planner.Plan', got 'other'"):
-        Plan.from_json('{"kind": "other", "version": 1}')
-    with pytest.raises(ValueError, match=r"expected kind 'tensornet.planner.Plan', got 'list'"):
-        Plan.from_json("[1, 2]")
-    data = json.loads(text)
-    with pytest.raises(ValueError, match="expected version 1 or older, got version 2"):
-        Plan.from_json(json.dumps({**data, "version": 2}))
-    with pytest.raises(ValueError, match="damaged"):
-        Plan.from_json(json.dumps({**data, "steps": [{"how": "matmul"}]}))
-    del data["network"]
-    with pytest.raises(ValueError, match="damaged"):
-        Plan.from_json(json.dumps(data))
 
 
 @pytest.mark.parametrize(

@@ -132,3 +132,5 @@ def test_bad_input():
     made = plan_stages(["ij,jk->ik"], shapes)
     with pytest.raises(ValueError, match=r"'jk': planned for shape \(4, 3\), got \(4, 4\)"):
         made.run(0, {"ij": jnp.ones((5, 4)), "jk": jnp.ones((4, 4))}, {})
+    with pytest.raises(TypeError, match="operand 'ij': planned for float32, got int32"):
+        made.run(0, {"ij": jnp.ones((5, 4), "int32"), "jk": jnp.ones((4, 3))}, {})
