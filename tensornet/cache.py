@@ -1,9 +1,10 @@
 """What is costly to build and the same every time, kept in the user's cache directory.
 
-An entry is named by a hash of its key, so it is found or it is not: nothing is ever updated in
-place. Entries are written in one step, so any number of processes may share the directory; two
-that build the same entry at once write the same bytes. A cache that cannot be read or written
-costs time, never the result: it is logged and the value is built.
+An entry is named by a hash of its key, so it is found or it is not; only what was measured, and so
+differs from time to time, is put in place of an older entry (`put`). Entries are written in one
+step, so any number of processes may share the directory; two that build the same entry at once
+write the same bytes. A cache that cannot be read or written costs time, never the result: it is
+logged and the value is built.
 """
 
 import hashlib
@@ -60,19 +61,50 @@ def cached(
         TypeError: the key or the value is not JSON-able, or not a dictionary of arrays.
         ValueError: `name` is not a plain word, or `kind` is not known.
     """
-    if not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
-        raise ValueError(f"name: expected letters, digits, '-', '_' and '.', got {name!r}")
     if kind not in ("json", "npz"):
         raise ValueError(f"kind: expected 'json' or 'npz', got {kind!r}")
     encode, decode = (_to_json, json.loads) if kind == "json" else (_to_npz, _from_npz)
-    canonical = _to_json(key, "key", sort=True).decode()
-    digest = hashlib.sha256(f"{kind} {canonical}".encode()).hexdigest()
-    path = cache_directory() / name / digest
+    path, canonical = _entry(name, key, kind)
     payload = _read(path, canonical)
     if payload is None:
         payload = encode(build(), f"the value built for {name}")
         _write(path, canonical, payload)
     return decode(payload)
+
+
+def put(name: str, key: Any, value: Any) -> None:
+    """Keep a JSON-able value that was measured, in place of an older one of the same key.
+
+    Args:
+        name: as for `cached`.
+        key: as for `cached`, and not one that is used with it.
+        value: what to keep.
+
+    Raises:
+        TypeError: the key or the value is not JSON-able.
+        ValueError: `name` is not a plain word.
+    """
+    path, canonical = _entry(name, key, "json")
+    _write(path, canonical, _to_json(value, f"the value kept for {name}"))
+
+
+def get(name: str, key: Any) -> Any:
+    """Return what `put` kept under this name and key, or None; what cannot be read is logged.
+
+    Raises:
+        TypeError: the key is not JSON-able.
+        ValueError: `name` is not a plain word.
+    """
+    payload = _read(*_entry(name, key, "json"))
+    return None if payload is None else json.loads(payload)
+
+
+def _entry(name: str, key: Any, kind: str) -> tuple[Path, str]:
+    if not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
+        raise ValueError(f"name: expected letters, digits, '-', '_' and '.', got {name!r}")
+    canonical = _to_json(key, "key", sort=True).decode()
+    digest = hashlib.sha256(f"{kind} {canonical}".encode()).hexdigest()
+    return cache_directory() / name / digest, canonical
 
 
 def _read(path: Path, key: str) -> bytes | None:
@@ -81,9 +113,9 @@ def _read(path: Path, key: str) -> bytes | None:
     except FileNotFoundError:
         return None
     except FileFormatError as error:
-        _logger.warning("discarding a cache entry and building it again: %s", error)
+        _logger.warning("discarding a cache entry that cannot be used: %s", error)
     except OSError as error:
-        _logger.warning("cannot read the cache, building instead: %s", error)
+        _logger.warning("cannot read the cache, going on without: %s", error)
         return None
     else:
         if header.get("key") == key:

@@ -1,7 +1,7 @@
 """The one chooser between alternatives, and the two calls that measure: `calibrate` and `tune`."""
 
 import dataclasses
-import json
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,13 +10,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..cache import cache_directory
+from .. import cache
 from .cost import Rates, shipped_rates
 from .network import Network
 from .plan import Plan
 from .planning import candidates, plan_network, precision_name
 from .stages import StagedPlan
 from .table import amount
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +107,8 @@ def calibrate(*, seconds: float = 3.0, save: bool = True) -> Rates:
 
     Args:
         seconds: about how long to measure.
-        save: keep it in the user's cache directory, where `calibrated` finds it.
+        save: keep it in the user's cache directory, where `calibrated` finds it; a directory
+            that cannot be written is logged.
     """
     base = shipped_rates()
     key = jax.random.key(0)
@@ -137,25 +140,30 @@ def calibrate(*, seconds: float = 3.0, save: bool = True) -> Rates:
     )
     rates = _from_first_process(rates)
     if save:
-        path = _calibration_path(base.device)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(dataclasses.asdict(rates)))
+        cache.put("planner-rates", _calibration_key(base.device), dataclasses.asdict(rates))
     return rates
 
 
 def calibrated() -> Rates | None:
-    """Return the table `calibrate` saved on this machine, or None."""
-    path = _calibration_path(shipped_rates().device)
+    """Return the table `calibrate` saved on this machine, or None.
+
+    A table that is there and cannot be read is logged as a warning.
+    """
+    key = _calibration_key(shipped_rates().device)
+    kept = cache.get("planner-rates", key)
+    if kept is None:
+        return None
     try:
-        data: dict[str, Any] = json.loads(path.read_text())
-        fields: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        fields: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in kept.items()}
         return Rates(**fields)
-    except (OSError, ValueError, TypeError):
+    except (TypeError, AttributeError) as error:
+        _logger.warning("the table of %s is not of this version, calibrate again: %s", key, error)
         return None
 
 
-def _calibration_path(device: str) -> Any:
-    return cache_directory() / "planner" / f"rates-{device}.json"
+def _calibration_key(device: str) -> dict[str, str]:
+    # Machines that share a home directory may have different devices of one kind.
+    return {"device": device, "model": jax.devices()[0].device_kind}
 
 
 def _from_first_process(rates: Rates) -> Rates:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tensornet.cache import cache_directory, cached
+from tensornet.cache import cache_directory, cached, get, put
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
@@ -119,6 +119,20 @@ def test_a_failing_build_leaves_nothing():
     with pytest.raises(ZeroDivisionError):
         cached("x", 1, lambda: 1 / 0)
     assert entries() == []
+
+
+def test_what_was_measured_is_replaced_and_what_was_built_is_not():
+    assert get("rates", {"device": "cpu"}) is None
+    for value in ({"a": [1.5, None]}, {"b": "longer than before"}, []):
+        put("rates", {"device": "cpu"}, value)
+        assert get("rates", {"device": "cpu"}) == value
+    assert get("rates", {"device": "gpu"}) is None
+    assert get("other", {"device": "cpu"}) is None
+    assert len(entries()) == 1
+    with pytest.raises(TypeError, match="value kept for rates: expected a JSON-able value"):
+        put("rates", 1, {1, 2})
+    with pytest.raises(ValueError, match="name: expected letters"):
+        get("../up", 1)
 
 
 def test_processes_share_the_directory(tmp_path):

@@ -1,11 +1,14 @@
 """The chooser, and the two calls that measure."""
 
 import dataclasses
+import pathlib
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tensornet.cache import cache_directory
+from tensornet.container import read_container, write_container
 from tensornet.planner import (
     Work,
     calibrate,
@@ -70,6 +73,40 @@ def test_calibration_is_kept_and_used_only_where_given():
     )
     seconds = plan("ij,jk->ik", (64, 64), (64, 64), rates=slower).seconds
     assert seconds == pytest.approx(2 * 64**3 / 1e6)
+
+
+def test_calibration_that_cannot_be_read_is_reported(caplog):
+    rates = calibrate(seconds=0.05)
+    (path,) = (path for path in cache_directory().rglob("*") if path.is_file())
+    whole = path.read_bytes()
+    for broken in (whole[:-1], whole[:-2] + b"x}", b'{"matmul": 1}'):
+        path.write_bytes(broken)
+        caplog.clear()
+        assert calibrated() is None
+        assert "discarding a cache entry that cannot be used" in caplog.text
+        assert not path.exists()
+        path.write_bytes(whole)
+    caplog.clear()
+    assert calibrated() == rates
+    assert not caplog.records
+    # Whole, and written by a version whose table has other columns.
+    header, payload = read_container(path)
+    write_container(path, {"key": header["key"]}, payload.replace(b"matmul", b"speed"))
+    assert calibrated() is None
+    assert "calibrate again" in caplog.text
+    # A new measurement takes its place.
+    again = calibrate(seconds=0.05)
+    assert calibrated() == again != rates
+
+
+def test_calibration_leaves_the_old_table_where_writing_fails(monkeypatch, caplog):
+    rates = calibrate(seconds=0.05)
+    with monkeypatch.context() as patch:
+        patch.setattr(pathlib.Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("full")))
+        assert calibrate(seconds=0.05) != rates
+    assert "cannot write the cache, going on without: full" in caplog.text
+    assert calibrated() == rates
+    assert len([path for path in cache_directory().rglob("*") if path.is_file()]) == 1
 
 
 @pytest.mark.parametrize("gradients", [False, True])
