@@ -1,0 +1,4 @@
+"""How two irreps couple to a third: the coefficients, and the products built on them."""
+
+from .tables import clebsch_gordan as clebsch_gordan
+from .tables import gaunt_coefficient as gaunt_coefficient
