@@ -15,7 +15,7 @@ def _system(rank, rows, dtype, seed=0, batched=False):
     return [jnp.asarray(v, dtype) for v in (gram, rhs, np.zeros((rows, rank)))]
 
 
-@pytest.mark.parametrize("rank", [1, 3, 6, 9])  # written out, and by LAPACK
+@pytest.mark.parametrize("rank", [1, 3, 6, 9, 97])  # written out, in a loop, and by LAPACK
 @pytest.mark.parametrize("batched", [False, True])
 def test_solves_regular_systems(rank, batched, dtype):
     gram, rhs, previous = _system(rank, 5, dtype, batched=batched)
