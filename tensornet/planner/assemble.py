@@ -76,7 +76,7 @@ class Assembly:
         summed = set(output) < set(term)
         copied = 0 if summed else written
         seconds = (
-            self.rates.elementwise_seconds(read / self.itemsize, read + written, 0)
+            self.rates.loop_seconds(read / self.itemsize, read, written, rate=self.rates.vector)
             if summed
             else self.rates.copy_seconds(written)
         )
@@ -117,6 +117,7 @@ class Assembly:
         *,
         known: Sequence[tuple[frozenset[int], int, Labels]] = (),
         slack: float = 1.0,
+        chain: Sequence[frozenset[int]] = (),
     ) -> list[Entry]:
         """Search order and layout of what is left; return candidates, the best first.
 
@@ -128,6 +129,7 @@ class Assembly:
             known: products of operands that exist already: the positions they multiply, their
                 own position, and their axis order.
             slack: how many times worse than the best a candidate may be.
+            chain: growing sets of positions whose products every order makes.
         """
         sizes = self.network.sizes
         positions = list(self.live)
@@ -142,7 +144,8 @@ class Assembly:
         output = tuple(number[x] for x in self.network.kept_output)
         self.labels = labels
         self.given = {1 << i: p for i, p in enumerate(positions)}
-        finder = Search(terms, output, layouts, objective, slack=slack)
+        masks = [sum(1 << i for i, p in enumerate(positions) if p in part) for part in chain]
+        finder = Search(terms, output, layouts, objective, slack=slack, chain=masks)
         for operands, position, order in known:
             mask = sum(1 << positions.index(p) for p in operands)
             if set(order) == {labels[i] for i in range(len(labels)) if finder.keep(mask) >> i & 1}:

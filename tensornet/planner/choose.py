@@ -128,14 +128,22 @@ def calibrate(*, seconds: float = 3.0, save: bool = True) -> Rates:
     read = _shortest(jnp.sum, (wide,), budget)
     copy = _shortest(lambda x: x.T + 0, (wide,), budget)
     tiny = _shortest(product, (array(4, 4), array(4, 4)), budget)
-    vector = _shortest(lambda x, y: x * y, (wide, wide), budget)
+    near = array(512, 512)
+    loop = _shortest(lambda x, y: x * y, (near, near), budget)
     # An empty call costs the host as well; what is left over is the step's own.
+    vector = near.size / max(loop - tiny, 1e-9)
+    bandwidth = wide.nbytes / max(read - tiny, 1e-9)
+    # What is not measured keeps its proportion to what is.
     rates = dataclasses.replace(
         base,
         matmul=float(matmul),
-        bandwidth=wide.nbytes / max(read - tiny, 1e-9),
+        batched=base.batched * float(matmul) / base.matmul,
+        bandwidth=bandwidth,
+        write=base.write * bandwidth / base.bandwidth,
         strided=wide.nbytes / max(copy - tiny, 1e-9),
-        vector=wide.size / max(vector - tiny, 1e-9),
+        vector=vector,
+        jump=base.jump * vector / base.vector,
+        column=base.column * vector / base.vector,
         overhead=float(tiny),
     )
     rates = _from_first_process(rates)
@@ -191,7 +199,7 @@ def tune(
 
     Args:
         plan: where to start; its own order is among the candidates.
-        operands: arrays as for a call of the plan.
+        operands: as for a call of the plan.
         gradients: measure value and gradient instead of the value.
         most: how many candidates to compile and measure.
         rounds: how often each is timed, in turns.
@@ -212,7 +220,7 @@ def tune(
         seed=0,
     )
     options = list(dict.fromkeys([plan, *found]))[: max(1, most)]
-    arrays = [jnp.asarray(x) for x in operands]
+    arrays = jax.tree.map(jnp.asarray, operands)
     runs = [_measured(option, gradients) for option in options]
     for run in runs:
         jax.block_until_ready(run(*arrays))
@@ -240,11 +248,11 @@ def _measured(plan: Plan, gradients: bool) -> Any:
     if not gradients:
         return jax.jit(plan)
 
-    def value(arrays: Sequence[jax.Array]) -> jax.Array:
-        return jnp.sum(plan(*arrays) ** 2)
+    def value(operands: Any) -> jax.Array:
+        return jnp.sum(plan(*operands) ** 2)
 
     run = jax.jit(jax.value_and_grad(value))
-    return lambda *arrays: run(list(arrays))
+    return lambda *operands: run(operands)
 
 
 def _shortest(function: Any, arguments: Sequence[jax.Array], budget: float) -> float:

@@ -17,87 +17,117 @@ class Rates:
     Attributes:
         device: kind of device, as `jax.default_backend()` names it.
         matmul: operations per second of a large matrix product in float32.
+        batched: the same of a product that is one of a batch.
         double: how many times slower a product in float64 is.
-        vector: multiply-adds per second of an elementwise loop, fused or not.
-        bandwidth: bytes per second of reading or writing memory in order.
-        strided: bytes per second where neighbours in the result are far apart in the operand
-            (transposed copies, sums over a leading axis).
-        cache: bytes within which a stride costs nothing.
-        overhead: seconds every step costs at least.
-        product: seconds every matrix product of a batch costs at least.
         half: rows, columns and inner length at which a product reaches half its rate.
         turned: bytes per second at which a product takes in its first and its second operand
             when that is stored with rows and columns swapped.
+        batched_turned: the same for the products of a batch.
+        product: seconds every matrix product of a batch costs at least.
+        vector: multiply-adds per second of an elementwise loop, fused or not.
+        jump: the same where an operand is not read in order.
+        column: the same where the loop also sums, and jumps through the larger operand.
+        bandwidth: bytes per second of reading memory in order.
+        write: bytes per second of writing a small result.
+        fresh: bytes of a result at which writing it takes twice as long: larger ones leave the
+            caches, then need memory that the system has to hand out first.
+        strided: bytes per second of a transposed copy.
+        cache: bytes within which a stride costs nothing.
+        overhead: seconds every step costs at least.
     """
 
     device: str
     matmul: float
+    batched: float
     double: float
+    half: tuple[float, float, float]
+    turned: tuple[float, float]
+    batched_turned: tuple[float, float]
+    product: float
     vector: float
+    jump: float
+    column: float
     bandwidth: float
+    write: float
+    fresh: float
     strided: float
     cache: float
     overhead: float
-    product: float
-    half: tuple[float, float, float]
-    turned: tuple[float, float]
 
     def matmul_seconds(
         self, b: int, m: int, n: int, k: int, *, turned: tuple[bool, bool], itemsize: int
     ) -> float:
         """Seconds of `b` products of an m x k and a k x n matrix."""
-        traffic = itemsize * b * (m * k + k * n + m * n) / self.bandwidth
-        fixed = self.overhead + b * self.product
+        traffic = itemsize * b * (m * k + k * n) / self.bandwidth
+        fixed = self.overhead + b * self.product + self.write_seconds(itemsize * b * m * n)
         if m == 1 or n == 1:  # a matrix times a vector
             return traffic + fixed
-        rate = self.matmul / (self.double if itemsize >= 8 else 1.0)
+        rate, packing = (
+            (self.matmul, self.turned) if b == 1 else (self.batched, self.batched_turned)
+        )
+        if itemsize >= 8:
+            rate /= self.double
         rows, columns, inner = self.half
         compute = 2.0 * b * (m + rows) * (n + columns) * (k + inner) / rate
-        packing = turned[0] * m * k / self.turned[0] + turned[1] * k * n / self.turned[1]
-        written = b * itemsize * m * n / self.bandwidth  # results are cleared, then added to
-        return max(compute, traffic) + b * itemsize * packing + written + fixed
+        packed = turned[0] * m * k / packing[0] + turned[1] * k * n / packing[1]
+        return max(compute, traffic) + b * itemsize * packed + fixed
 
-    def elementwise_seconds(
-        self, iterations: float | int, near: float | int, far: float | int
+    def write_seconds(self, nbytes: float | int) -> float:
+        """Seconds of writing a result of `nbytes`."""
+        return nbytes / self.write * (1 + nbytes / self.fresh)
+
+    def loop_seconds(
+        self, iterations: float | int, nbytes: float | int, written: float | int, *, rate: float
     ) -> float:
-        """Seconds of a loop that reads `near` bytes in order and `far` bytes with a stride."""
-        far_rate = self.strided if far > self.cache else self.bandwidth
-        traffic = near / self.bandwidth + far / far_rate
-        return max(iterations / self.vector, traffic) + self.overhead
+        """Seconds of a loop that reads `nbytes` and writes, at `rate` iterations a second."""
+        busy = max(iterations / rate, nbytes / self.bandwidth)
+        return busy + self.write_seconds(written) + self.overhead
 
     def copy_seconds(self, nbytes: float | int) -> float:
         """Seconds of a transposed copy of `nbytes`."""
         rate = self.strided if nbytes > self.cache else self.bandwidth / 4
-        return nbytes / rate + self.overhead
+        return nbytes / rate + self.write_seconds(nbytes) + self.overhead
 
 
-# Two cores of an EPYC server, jax 0.10.2: measured (see docs/planner.md).
+# Two cores of an EPYC server, jax 0.10.2: fitted to measurements (see docs/planner.md).
 CPU = Rates(
     device="cpu",
-    matmul=1.25e11,
+    matmul=9.8e10,
+    batched=5.7e10,
     double=2.0,
+    half=(20.0, 10.0, 2.5),
+    turned=(5.5e9, 4e10),
+    batched_turned=(3.7e9, 6.4e9),
+    product=3e-8,
     vector=3e9,
-    bandwidth=3e10,
+    jump=9e8,
+    column=7e7,
+    bandwidth=1.9e10,
+    write=4.2e10,
+    fresh=6.3e6,
     strided=1.6e9,
     cache=2e6,
     overhead=1e-5,
-    product=4e-8,
-    half=(5.0, 9.0, 6.0),
-    turned=(4e9, 1.2e10),
 )
 # An H100-class accelerator with full float32 products: a guess from its data sheet, not measured.
 GPU = Rates(
     device="gpu",
     matmul=4.5e13,
+    batched=4.5e13,
     double=1.0,
+    half=(64.0, 64.0, 32.0),
+    turned=(1e13, 1e13),
+    batched_turned=(1e13, 1e13),
+    product=1e-9,
     vector=1e12,
+    jump=5e11,
+    column=2e11,
     bandwidth=2.5e12,
+    write=2.5e12,
+    fresh=1e15,
     strided=1.2e12,
     cache=2e7,
     overhead=4e-6,
-    product=1e-9,
-    half=(64.0, 64.0, 32.0),
-    turned=(1e13, 1e13),
 )
 SHIPPED = {"cpu": CPU, "gpu": GPU, "cuda": GPU, "rocm": GPU, "tpu": GPU}
 

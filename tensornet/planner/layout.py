@@ -108,7 +108,7 @@ class Layouts:
             self.copy_seconds(mask_of(old)) for old, new in ((a, a2), (b, b2)) if old != new
         )
         if spread:
-            seconds += 2 * nb * n * k * item / self.rates.bandwidth
+            seconds += self.rates.write_seconds(nb * n * k * item)
         # Stored as k x m instead of m x k, as n x k instead of k x n.
         a_turned = bool(co) and a2[len(bo) :][: len(co)] == co and m > 1
         b_turned = n > 1 and b2[len(own) :][: len(co)] != co
@@ -145,32 +145,37 @@ class Layouts:
         result = size((in_a | in_b) & keep)
         flops = every * (2 if inner else 1)
         moved = (size(in_a) + size(in_b) + result) * item
+        larger = a if size(in_a) >= size(in_b) else b
         for out in orders:
-            near, far = result * item, 0
-            for x in (a, b):
-                nbytes = size(mask_of(x)) * item
-                if self._strided(x, out, inner):
-                    far += nbytes
-                else:
-                    near += nbytes
-            time = self.rates.elementwise_seconds(every, near, far)
+            if inner:
+                rate = self.rates.column if self._strided(larger, out, inner) else self.rates.jump
+            else:
+                jumps = any(self._strided(x, out, inner) for x in (a, b))
+                rate = self.rates.jump if jumps else self.rates.vector
+            written = result * item
+            time = self.rates.loop_seconds(every, moved - written, written, rate=rate)
             if self.gradients:
-                time *= 3
+                time += sum(self._loop_gradient(x, every, written, out, inner) for x in (a, b))
             yield Lowering("loop", a, b, out, (), co, time, flops, moved, 0)
 
+    def _loop_gradient(self, x: Order, every: int, nbytes: int, out: Order, inner: int) -> float:
+        """Seconds of an operand's gradient: the result's times the other operand, summed."""
+        rates, size = self.rates, self.volume(mask_of(x)) * self.itemsize
+        summed = mask_of(out) & ~mask_of(x)
+        if not summed:
+            rate = rates.jump if self._strided(x, out, inner) else rates.vector
+        else:
+            rate = rates.column if self._strided(out, out, summed) else rates.jump
+        return rates.loop_seconds(every, nbytes, size, rate=rate)
+
     def _strided(self, order: Order, out: Order, inner: int) -> bool:
-        """Tell whether a loop over `out` with sums over `inner` jumps through the operand."""
-        if not order:
-            return False
-        stride, steps = 1, 0
-        for i in reversed(order):
-            if inner >> i & 1:
-                steps = stride
-                break
-            stride *= self.sizes[i]
-        if steps:  # the sum is the innermost loop
-            return steps * self.itemsize > 4096
-        return bool(out) and order[-1] != out[-1] and out[-1] in order
+        """Tell whether the innermost loop jumps through an operand held in `order`.
+
+        That is the loop over a summed index, if any, else over the last one of the result.
+        """
+        if inner:
+            return not inner >> order[-1] & 1
+        return bool(order and out) and order[-1] != out[-1] and out[-1] in order
 
 
 def mask_of(order: Sequence[int]) -> int:

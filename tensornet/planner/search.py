@@ -1,6 +1,7 @@
 """The order of pairwise contractions, found jointly with the axis order of every intermediate."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -51,6 +52,7 @@ class Search:
         layouts: prices the steps.
         objective: `"seconds"`, `"flops"`, `"bytes"` or `"memory"`.
         given: products of operands that exist already, by mask, in the axis order of each.
+        chain: growing masks of operands that every tree passes through; all trees without.
         slack: how many times worse than the best a tree may be and still be looked at.
     """
 
@@ -62,9 +64,10 @@ class Search:
         objective: str = "seconds",
         given: Mapping[int, Order] | None = None,
         slack: float = 1.0,
+        chain: Sequence[int] = (),
     ):
         self.terms, self.output, self.layouts = list(terms), output, layouts
-        self.objective, self.slack = objective, slack
+        self.objective, self.slack, self.chain = objective, slack, chain
         self.given = dict(given or {})
         self.masks = [mask_of(term) for term in terms]
         self.full = (1 << len(terms)) - 1
@@ -187,8 +190,7 @@ class Search:
         if n == 1 or self.full in self.given:
             order = self.given.get(self.full, self.terms[0])
             return [self.leaf(self.full, order)]
-        near = self._neighbours()
-        splits = {s: list(_splits(s, near)) for s in _connected(n, near)}
+        splits = self._splits()
         inside, outside = self._bounds(splits)
         table: dict[int, list[Entry]] = {
             1 << i: [self.leaf(1 << i, t)] for i, t in enumerate(self.terms)
@@ -213,6 +215,26 @@ class Search:
                 every = [e for pair in pairs for e in self.combine(s, iter([pair]))]
                 return self.finish(every)
         raise AssertionError("the search ended without reaching all operands")
+
+    def _splits(self) -> dict[int, list[tuple[int, int]]]:
+        """The sets of operands that trees pass through, and the pairs of halves of each."""
+        n = len(self.terms)
+        if not self.chain:
+            near = self._neighbours()
+            return {s: list(_splits(s, near)) for s in _connected(n, near)}
+        splits: dict[int, list[tuple[int, int]]] = {}
+        before = 0
+        for whole in dict.fromkeys((*self.chain, self.full)):
+            added = whole & ~before
+            for part in _subsets(added):
+                # The operands that are added, on their own and with what came before.
+                splits[part] = [(a, part ^ a) for a in _subsets(part) if a < part ^ a]
+                if before and part:
+                    splits[before | part] = [
+                        (before | a, part ^ a) for a in (0, *_subsets(part)) if part ^ a
+                    ]
+            before |= whole
+        return {s: pairs for s, pairs in splits.items() if s & (s - 1)}
 
     def _neighbours(self) -> list[int]:
         n = len(self.terms)
@@ -248,8 +270,9 @@ class Search:
             return nbytes
         if self.objective == "memory":
             return 0.0
-        least = max(flops / rates.matmul if summed else 0.0, nbytes / rates.bandwidth)
-        return least + rates.overhead
+        written = size(keep) * item
+        least = max(flops / rates.matmul if summed else 0.0, (nbytes - written) / rates.bandwidth)
+        return least + rates.write_seconds(written) + rates.overhead
 
     def _bounds(self, splits: dict[int, list[tuple[int, int]]]) -> Any:
         inside: dict[int, float] = {1 << i: 0.0 for i in range(len(self.terms))}
@@ -279,6 +302,14 @@ class Search:
             return build(a), build(b)
 
         return build(self.full)
+
+
+def _subsets(s: int) -> Iterator[int]:
+    """Non-empty subsets of a set, the set itself first."""
+    part = s
+    while part:
+        yield part
+        part = (part - 1) & s
 
 
 def _grow(start: int, near: Sequence[int]) -> int:
@@ -336,7 +367,10 @@ def outside_trees(
         return _cotengra_trees(inputs, result, lengths, seed)
     sets = [frozenset(x) for x in inputs]
     finders: list[Any] = [opt_einsum.paths.greedy]
-    if len(terms) <= 16:
+    held = Counter(i for term in terms for i in set(term))
+    # Any operands that share an index may come first: over many, the program takes minutes.
+    together = sum(any(held[i] > 2 for i in term) for term in terms)
+    if len(terms) <= 16 and together <= 10:
         finders.append(opt_einsum.paths.dynamic_programming)
     return [tree_of(find(sets, frozenset(result), lengths, None), len(terms)) for find in finders]
 

@@ -60,7 +60,7 @@ def _contract(made: "Assembly", position: int, terms: int) -> bool:
     moved = sum(made.nbytes(order) for order in orders) + made.nbytes(output)
     flops = terms * rows * (len(dense) + 1)
     # Products of rows are shared, and what is loaded stays in registers.
-    seconds = rates.elementwise_seconds(terms * rows / 2, moved, 0)
+    seconds = rates.loop_seconds(terms * rows / 2, moved, 0, rate=rates.vector)
     made.add_step(
         "unroll",
         inputs,

@@ -17,13 +17,16 @@ import jax.numpy as jnp
 from . import execute, saving
 from .assemble import Assembly
 from .cost import Rates, shipped_rates
-from .network import Labels, Network, network
+from .expression import network
+from .network import Labels, Network
 from .plan import Step
 from .planning import precision_name, shape_and_dtype
+from .sharing import shared_products
 
 _KIND = "tensornet.planner.StagedPlan"
 _BEAM = 12  # sequences of stages kept while searching
 _TREES = 12  # orders tried for each stage
+_EVERY_TREE = 3  # operands of a stage up to which every tree is tried
 _SLACK = 3.0  # a stage may cost this many times its own best for what it leaves behind
 
 
@@ -242,6 +245,10 @@ def plan_stages(
             raise ValueError(f"stage {k}: {error}") from error
     _check_labels(networks)
     after = _replaced(split, used, replaces)
+    # Few operands: every tree is tried. More: those along the cheapest tree of stages.
+    chains: list[list[frozenset[str]]] = [[] for _ in networks]
+    if max(len(described.terms) for described in networks) > _EVERY_TREE:
+        chains = shared_products(networks, [names for names, _ in split], after, table)
     best = [_Path(0.0, (), {}, len(used))]
     for k, described in enumerate(networks):
         names = split[k][0]
@@ -249,7 +256,7 @@ def plan_stages(
             longer
             for path in best
             for longer in _extensions(
-                path, described, names, used, after[k], table, objective, gradients
+                path, described, names, used, after[k], chains[k], table, objective, gradients
             )
         ]
         kept: dict[Any, _Path] = {}
@@ -304,6 +311,7 @@ def _extensions(
     names: tuple[str, ...],
     used: Sequence[str],
     replaced: tuple[str, ...],
+    chain: Sequence[frozenset[str]],
     rates: Rates,
     objective: str,
     gradients: bool,
@@ -323,7 +331,15 @@ def _extensions(
     if len(start.live) == 1:
         options: list[Any] = [None]
     else:
-        options = start.search(objective, "exact", 0, gradients, known=alive, slack=_SLACK)
+        options = start.search(
+            objective,
+            "exact",
+            0,
+            gradients,
+            known=alive,
+            slack=_SLACK,
+            chain=[frozenset(map(used.index, part)) for part in chain],
+        )
     found = []
     for entry in options[:_TREES]:
         made = start.branch()

@@ -70,6 +70,7 @@ def test_calibration_is_kept_and_used_only_where_given():
         product=0.0,
         turned=(float("inf"), float("inf")),
         bandwidth=float("inf"),
+        write=float("inf"),
     )
     seconds = plan("ij,jk->ik", (64, 64), (64, 64), rates=slower).seconds
     assert seconds == pytest.approx(2 * 64**3 / 1e6)
