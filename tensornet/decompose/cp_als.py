@@ -202,7 +202,7 @@ def _cp_als(
     if isinstance(init, CP):
         first = jax.lax.stop_gradient(given_factors(init, nonnegative))
     elif init == "svd":
-        first = svd_factors(problem.matrix.reshape(x.shape), rank, nonnegative)
+        first = svd_factors(problem.tensor, rank, nonnegative)
     else:
         first = draw(key)
     stacked = jax.tree.map(lambda leaf: leaf[None], first)

@@ -1,14 +1,13 @@
-"""One sweep of alternating least squares for the CP format, as a dimension tree.
+"""One sweep of alternating least squares for the CP format.
 
-Factors are held rank first, `[rank, size]`, so that every step is a plain or batched matrix
-product on a reshape of its operands. The tensor is read twice a sweep whatever its order, as the
-matrix `[left modes, right modes]`, and never permuted (Phan, Tichavsky and Cichocki, "Fast
-alternating LS algorithms for high order CANDECOMP/PARAFAC tensor factorizations", 2013).
+Its contractions are planned together (`tensornet.planner.plan_stages`): the tensor is read twice a
+sweep whatever its order, and never permuted (Phan, Tichavsky and Cichocki, "Fast alternating LS
+algorithms for high order CANDECOMP/PARAFAC tensor factorizations", 2013). Factors are held rank
+first, `[rank, size]`.
 """
 
 import functools
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 
 import equinox as eqx
 import jax
@@ -16,8 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..formats.letters import letters
 from ..linalg import solve_gram
-from ..planner import contract
+from ..planner import StagedPlan, contract, plan_stages
 
 Factors = tuple[Array, ...]
 
@@ -27,32 +27,34 @@ Factors = tuple[Array, ...]
 _HALS_PASSES = 8
 
 
-def split_of(shape: tuple[int, ...]) -> int:
-    """Return where to cut the modes into left and right so that the larger side is smallest."""
-    if len(shape) == 1:
-        return 1
+@functools.lru_cache(maxsize=128)
+def sweep_plan(shape: tuple[int, ...], rank: int, dtype: str, device: str) -> StagedPlan:
+    """Plan the products of a tensor with all factors but one, for each mode in turn.
 
-    def sides(cut: int) -> tuple[int, int]:
-        right = math.prod(shape[cut:])
-        # Of equals the one with the longer left side: its products were measured to be faster.
-        return max(math.prod(shape[:cut]), right), right
-
-    return min(range(1, len(shape)), key=sides)
+    Operands are named `"tensor"` and after the modes, `"a"`, `"b"` and on.
+    """
+    modes = letters(len(shape), skip="r")
+    stages = [
+        f"tensor:{modes},{','.join(f'{m}:r{m}' for m in modes if m != own)}->r{own}"
+        for own in modes
+    ]
+    sizes = {"tensor": shape, **{m: (rank, n) for m, n in zip(modes, shape, strict=True)}}
+    return plan_stages(stages, sizes, dtype=dtype, device=device)
 
 
 class Target(eqx.Module):
     """The tensor to fit.
 
     Attributes:
-        matrix: the tensor as a matrix, zero where it is hidden.
+        tensor: zero where it is hidden.
         observed: 1 where an entry counts and 0 where not; None when all do.
         squared_norm: of the observed entries.
         shape: of the tensor.
         nonnegative: whether factors are.
     """
 
-    matrix: Float[Array, "left right"]
-    observed: Float[Array, "left right"] | None
+    tensor: Float[Array, "..."]
+    observed: Float[Array, "..."] | None
     squared_norm: Float[Array, ""]
     shape: tuple[int, ...] = eqx.field(static=True)
     nonnegative: bool = eqx.field(static=True)
@@ -60,21 +62,11 @@ class Target(eqx.Module):
 
 def target(x: Array, mask: Array | None, squared_norm: Array, nonnegative: bool) -> Target:
     """Return `x`, where `mask` shows it, as a target; `squared_norm` is of what it shows."""
-    shape = x.shape
-    matrix_shape = (math.prod(shape[: split_of(shape)]), math.prod(shape[split_of(shape) :]))
     observed = None
     if mask is not None:
         x = jnp.where(mask, x, 0.0)
-        observed = mask.astype(x.dtype).reshape(matrix_shape)
-    matrix = x.reshape(matrix_shape)
-    return Target(matrix, observed, squared_norm, shape, nonnegative)
-
-
-def khatri_rao(factors: Sequence[Array]) -> Array:
-    """Return `[rank, product of sizes]`, the last factor's index running fastest."""
-    return functools.reduce(
-        lambda a, b: (a[:, :, None] * b[:, None, :]).reshape(a.shape[0], -1), factors
-    )
+        observed = mask.astype(x.dtype)
+    return Target(x, observed, squared_norm, x.shape, nonnegative)
 
 
 def gram(factor: Array) -> Array:
@@ -106,57 +98,57 @@ def sweep(target: Target, factors: Factors) -> tuple[Factors, Array]:
     new = list(factors)
     rank = factors[0].shape[0]
     grams = [gram(f) for f in factors]
-    squared = jnp.zeros((), factors[0].dtype)
-
-    # The tensor contracted with factors, and the mask contracted with pair products, go down the
-    # tree together.
-    layers: list[tuple[Array, Callable[[Array], Array]]] = [(target.matrix, lambda f: f)]
+    products = _Products(target.tensor, new)
+    weights = None
     if target.observed is not None:
-        layers.append((target.observed, _pairs))
-
-    def columns(layer: int, modes: Sequence[int]) -> Array:
-        return khatri_rao([layers[layer][1](new[k]) for k in modes])
-
-    def update(mode: int, leaves: Sequence[Array]) -> None:
-        nonlocal squared
-        right = leaves[0]
-        if target.observed is None:
+        weights = _Products(target.observed, [_pairs(f) for f in new])
+    for mode in range(len(new)):
+        right = products.of(mode)
+        if weights is None:
             others = [g for k, g in enumerate(grams) if k != mode]
             left = functools.reduce(jnp.multiply, others, jnp.ones((rank, rank), right.dtype))
         else:
-            left = _full(leaves[1], rank)
+            left = _full(weights.of(mode), rank)
         if target.nonnegative:
             new[mode] = _nonnegative_solve(left, right, new[mode])
         else:
             new[mode] = solve_gram(left, right.T, new[mode].T).T
         grams[mode] = gram(new[mode])
-        if mode == len(new) - 1:
-            if target.observed is None:
-                quadratic = jnp.sum(left * grams[mode])
-            else:
-                quadratic = jnp.sum(contract("irs,si->ri", left, new[mode]) * new[mode])
-            squared = target.squared_norm - 2 * jnp.sum(right * new[mode]) + quadratic
-
-    def visit(nodes: Sequence[Array], modes: Sequence[int]) -> None:
-        if len(modes) == 1:
-            update(modes[0], nodes)
-            return
-        cut = split_of(tuple(target.shape[k] for k in modes))
-        a, b = modes[:cut], modes[cut:]
-        size = math.prod(target.shape[k] for k in a)
-        nodes = [node.reshape(node.shape[0], size, -1) for node in nodes]
-        visit([contract("cab,cb->ca", n, columns(i, b)) for i, n in enumerate(nodes)], a)
-        visit([contract("cab,ca->cb", n, columns(i, a)) for i, n in enumerate(nodes)], b)
-
-    modes = range(len(new))
-    cut = split_of(target.shape)
-    a, b = modes[:cut], modes[cut:]
-    if not b:  # one mode: every component sees the tensor itself
-        visit([jnp.broadcast_to(x[:, 0], (rank, x.shape[0])) for x, _ in layers], a)
+        products.replace(mode, new[mode])
+        if weights is not None:
+            weights.replace(mode, _pairs(new[mode]))
+    if weights is None:
+        quadratic = jnp.sum(left * grams[-1])
     else:
-        visit([contract("cb,ab->ca", columns(i, b), x) for i, (x, _) in enumerate(layers)], a)
-        visit([contract("ca,ab->cb", columns(i, a), x) for i, (x, _) in enumerate(layers)], b)
+        quadratic = jnp.sum(contract("irs,si->ri", left, new[-1]) * new[-1])
+    squared = target.squared_norm - 2 * jnp.sum(right * new[-1]) + quadratic
     return tuple(new), squared
+
+
+class _Products:
+    """A tensor contracted with all factors but one, for each mode in turn, as planned."""
+
+    def __init__(self, tensor: Array, factors: Sequence[Array]):
+        rank, device = factors[0].shape[0], jax.default_backend()
+        self.single = len(factors) == 1  # no other factor: every component sees the tensor itself
+        if not self.single:
+            self.plan = sweep_plan(tensor.shape, rank, str(tensor.dtype), device)
+        self.rank = rank
+        self.modes = letters(tensor.ndim, skip="r")
+        self.operands = {"tensor": tensor, **dict(zip(self.modes, factors, strict=True))}
+        self.kept: Mapping[int, Array] = {}
+
+    def of(self, mode: int) -> Array:
+        """Return the product for a mode, `[rank, size]`; modes come in order."""
+        if self.single:
+            tensor = self.operands["tensor"]
+            return jnp.broadcast_to(tensor, (self.rank, *tensor.shape))
+        value, self.kept = self.plan.run(mode, self.operands, self.kept)
+        return value
+
+    def replace(self, mode: int, factor: Array) -> None:
+        """Put a new factor in the place of a mode's old one."""
+        self.operands[self.modes[mode]] = factor
 
 
 def _nonnegative_solve(left: Array, right: Array, previous: Array) -> Array:
@@ -188,21 +180,33 @@ def _nonnegative_solve(left: Array, right: Array, previous: Array) -> Array:
     )
 
 
-def fitted(target: Target, factors: Factors) -> Array:
-    """Return the tensor that `factors` stand for, as a matrix like the target's."""
-    cut = split_of(target.shape)
-    left = khatri_rao(factors[:cut])
-    if cut == len(factors):
-        return jnp.sum(left, axis=0)[:, None]
-    return contract("ca,cb->ab", left, khatri_rao(factors[cut:]))
+def _fitted(factors: Factors) -> Array:
+    """Return the tensor that `factors` stand for."""
+    modes = letters(len(factors), skip="r")
+    return contract(f"{','.join('r' + m for m in modes)}->{modes}", *factors)
 
 
 def residual(target: Target, factors: Factors) -> Array:
     """Return the squared residual norm, accurate also where it is tiny."""
-    difference = target.matrix - fitted(target, factors)
-    if target.observed is not None:
-        difference = difference * target.observed
-    return jnp.sum(difference * difference)
+
+    def part(tensor: Array, observed: Array | None, first: Array) -> Array:
+        difference = tensor - _fitted((first, *factors[1:]))
+        if observed is not None:
+            difference = difference * observed
+        return jnp.sum(difference * difference)
+
+    if target.tensor.size < 1 << 16 or len(factors) == 1:
+        return part(target.tensor, target.observed, factors[0])
+
+    # Slice by slice: the whole fitted tensor would be as large as the data.
+    def add(total: Array, slices: tuple[Array, Array | None, Array]) -> tuple[Array, None]:
+        tensor, observed, first = slices
+        observed = None if observed is None else observed[None]
+        return total + part(tensor[None], observed, first[:, None]), None
+
+    start = jnp.zeros((), target.tensor.dtype)
+    slices = (target.tensor, target.observed, factors[0].T)
+    return jax.lax.scan(add, start, slices)[0]
 
 
 def misfit(target: Target, factors: Factors) -> Array:
@@ -210,11 +214,10 @@ def misfit(target: Target, factors: Factors) -> Array:
 
     Away from zero that is by the norms and the inner product, without forming the fitted tensor.
     """
-    cut = split_of(target.shape)
-    if target.observed is not None or cut == len(factors):
+    if target.observed is not None:
         return residual(target, factors)
-    left = contract("cb,ab->ca", khatri_rao(factors[cut:]), target.matrix)
-    inner = jnp.sum(left * khatri_rao(factors[:cut]))
+    modes = letters(len(factors), skip="r")
+    inner = contract(f"{modes},{','.join('r' + m for m in modes)}->", target.tensor, *factors)
     own = jnp.sum(functools.reduce(jnp.multiply, [gram(f) for f in factors]))
     squared = target.squared_norm - 2 * inner + own
     noise = float(jnp.finfo(squared.dtype).eps) * jnp.maximum(own, target.squared_norm)
