@@ -10,8 +10,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 
 from ..formats import Decomposition, TensorRing
+from ..formats.letters import letters
 from ..linalg import at_stationary_point, left_singular, solve_gram
-from ..planner import contract
+from ..planner import StagedPlan, contract, plan_stages
 from ..status import Status
 from ..validation import check_rank, check_ranks, check_truncation
 from .border import check_change, check_data, check_eager, check_key, check_outcome
@@ -181,15 +182,6 @@ def _finish(x: Array, cores: Cores, dropped: Array) -> Decomposition[TensorRing]
     return direct(ring, projection_error(x, dropped, ring.to_dense))
 
 
-def _chain(cores: Cores) -> Array:
-    """Return the product of neighbouring cores, `[rank before, sizes, rank after]`."""
-    block = cores[0]
-    for core in cores[1:]:
-        block = contract("anb,bmc->anmc", block, core)
-        block = block.reshape(block.shape[0], -1, core.shape[2])
-    return block
-
-
 def _transfer(cores: Cores) -> Array:
     """Return the product of neighbouring cores with itself over all sizes.
 
@@ -208,66 +200,61 @@ def _gram(outside: Array, before: int, after: int) -> Array:
     return 0.5 * (gram + gram.T)
 
 
+@functools.lru_cache(maxsize=128)
+def _sweep_plans(
+    shape: tuple[int, ...], ranks: tuple[int, ...], dtype: str, device: str
+) -> tuple[StagedPlan, StagedPlan]:
+    """Plan the right-hand sides of a sweep, and the transfers of all cores but one.
+
+    The cores are named after their modes, and so are their transfers.
+    """
+    d = len(shape)
+    every = letters(2 * d)
+    modes, bonds = every[:d], every[d:] + every[d]
+    sides, outsides = [], []
+    for k, own in enumerate(modes):
+        others = [m for m in range(d) if m != k]
+        cores = ",".join(f"{modes[m]}:{bonds[m]}{modes[m]}{bonds[m + 1]}" for m in others)
+        sides.append(f"tensor:{modes},{cores}->{own}{bonds[k]}{bonds[k + 1]}")
+        transfers = ",".join(f"{modes[m]}:{bonds[m]}{bonds[m + 1]}" for m in others)
+        outsides.append(f"{transfers}->{bonds[k + 1]}{bonds[k]}")
+    after = (*ranks[1:], ranks[0])
+    pairs = list(zip(modes, ranks, after, strict=True))
+    operands = {"tensor": shape}
+    operands.update({m: (a, n, b) for (m, a, b), n in zip(pairs, shape, strict=True)})
+    products = plan_stages(sides, operands, dtype=dtype, device=device)
+    squares = {m: (a * a, b * b) for m, a, b in pairs}
+    return products, plan_stages(outsides, squares, dtype=dtype, device=device)
+
+
 def _als_sweep(x: Array, cores: Cores) -> tuple[Cores, Array]:
     """Update every core once, in order.
 
-    Halving the modes again and again, each half gets the tensor contracted with the other's
-    cores, as `[rank before, sizes, rank after]`: two products with the whole tensor a sweep.
+    Two products with the whole tensor a sweep, whatever the order (see `plan_stages`).
 
     Returns:
         The cores and the squared residual norm, as a difference of large numbers.
     """
-    new = list(cores)
+    modes = letters(x.ndim)
+    ranks = tuple(core.shape[0] for core in cores)
+    products, outsides = _sweep_plans(x.shape, ranks, str(x.dtype), jax.default_backend())
+    now = {"tensor": x, **dict(zip(modes, cores, strict=True))}
+    transfers = {m: _transfer((now[m],)) for m in modes}
+    kept: dict[int, Array] = {}
+    kept_outside: dict[int, Array] = {}
     squared = jnp.zeros((), x.dtype)
-
-    def visit(y: Array, outside: Array, modes: range) -> None:
-        nonlocal squared
-        if len(modes) == 1:
-            k = modes.start
-            before, n, after = new[k].shape
-            gram = _gram(outside, before, after)
-            rhs = y.transpose(1, 0, 2).reshape(n, -1)
-            old = new[k].transpose(1, 0, 2).reshape(n, -1)
-            core = solve_gram(gram, rhs, old)
-            fitted = contract("nr,rs->ns", core, gram)
-            squared = jnp.sum(x * x) + jnp.sum(core * (fitted - 2 * rhs))
-            new[k] = core.reshape(n, before, after).transpose(1, 0, 2)
-            return
-        left, right = _halves(modes)
-        # y is [rank before, left, right, rank after]
-        block = _chain(tuple(new[k] for k in right))
-        flat = y.reshape(-1, block.shape[1] * block.shape[2])
-        inner = contract("lr,sr->ls", flat, block.reshape(block.shape[0], -1))
-        transfer = _transfer(tuple(new[k] for k in right))
-        visit(
-            inner.reshape(y.shape[0], -1, block.shape[0]),
-            contract("ab,bc->ac", transfer, outside),
-            left,
-        )
-        block = _chain(tuple(new[k] for k in left))
-        flat = y.reshape(block.shape[0] * block.shape[1], -1)
-        inner = contract("ls,lr->sr", block.reshape(-1, block.shape[2]), flat)
-        transfer = _transfer(tuple(new[k] for k in left))
-        visit(
-            inner.reshape(block.shape[2], -1, y.shape[2]),
-            contract("ab,bc->ac", outside, transfer),
-            right,
-        )
-
-    left, right = _halves(range(x.ndim))
-    block = _chain(tuple(new[k] for k in right))
-    matrix = x.reshape(-1, block.shape[1])
-    y = contract("lr,srb->bls", matrix, block)
-    visit(y, _transfer(tuple(new[k] for k in right)), left)
-    block = _chain(tuple(new[k] for k in left))
-    y = contract("als,lr->sra", block, matrix)
-    visit(y, _transfer(tuple(new[k] for k in left)), right)
-    return tuple(new), squared
-
-
-def _halves(modes: range) -> tuple[range, range]:
-    middle = (modes.start + modes.stop) // 2
-    return range(modes.start, middle), range(middle, modes.stop)
+    for k, mode in enumerate(modes):
+        before, n, after = now[mode].shape
+        y, kept = products.run(k, now, kept)
+        outside, kept_outside = outsides.run(k, transfers, kept_outside)
+        gram = _gram(outside, before, after)
+        rhs = y.reshape(n, -1)
+        core = solve_gram(gram, rhs, now[mode].transpose(1, 0, 2).reshape(n, -1))
+        fitted = contract("nr,rs->ns", core, gram)
+        squared = jnp.sum(x * x) + jnp.sum(core * (fitted - 2 * rhs))
+        now[mode] = core.reshape(n, before, after).transpose(1, 0, 2)
+        transfers[mode] = _transfer((now[mode],))
+    return tuple(now[m] for m in modes), squared
 
 
 def _balance(cores: Cores) -> Cores:

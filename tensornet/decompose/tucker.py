@@ -1,5 +1,6 @@
 """Tucker decompositions: sequentially truncated HOSVD, and HOOI."""
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -10,8 +11,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 
 from ..formats import Decomposition, Tucker
+from ..formats.letters import letters
 from ..linalg import at_stationary_point, left_singular, qr, randomized_range
-from ..planner import contract
+from ..planner import StagedPlan, contract, plan_stages
 from ..status import Status
 from ..validation import check_rank, check_ranks, check_truncation
 from .border import check_change, check_data, check_eager, check_key, check_outcome
@@ -198,45 +200,51 @@ def _st_hosvd(
     return Tucker(y.reshape(ranks), tuple(factors)), dropped
 
 
-def _project(y: Array, first: int, modes: range, factors: list[Array]) -> Array:
-    """Multiply `modes` of `y`, whose first mode is number `first`, by their factors' transposes."""
-    # From the outer end inwards, so that the large products are plain ones of matrices.
-    order = modes if modes.start == first else reversed(modes)
-    for k in order:
-        u, at = factors[k], k - first
-        shape = y.shape
-        before, after = math.prod(shape[:at]), math.prod(shape[at + 1 :])
-        if after == 1:
-            y = contract("bn,nr->br", y.reshape(before, shape[at]), u)
-        elif before == 1:
-            y = contract("na,nr->ra", y.reshape(shape[at], after), u)
-        else:
-            y = contract("bna,nr->bra", y.reshape(before, shape[at], after), u)
-        y = y.reshape((*shape[:at], u.shape[1], *shape[at + 1 :]))
-    return y
+def _project(x: Array, factors: Factors) -> Array:
+    """Multiply every mode by its factor's transpose."""
+    names = letters(2 * x.ndim)
+    modes, inner = names[: x.ndim], names[x.ndim :]
+    pairs = ",".join(f"{m}{i}" for m, i in zip(modes, inner, strict=True))
+    return contract(f"{modes},{pairs}->{inner}", x, *factors)
+
+
+@functools.lru_cache(maxsize=128)
+def _sweep_plan(
+    shape: tuple[int, ...], ranks: tuple[int, ...], dtype: str, device: str
+) -> StagedPlan:
+    """Plan the projections of a tensor on all factors but one, that mode first."""
+    modes = letters(2 * len(shape))
+    modes, inner = modes[: len(shape)], modes[len(shape) :]
+    stages = []
+    for k, own in enumerate(modes):
+        others = [m for m in range(len(shape)) if m != k]
+        factors = ",".join(f"{modes[m]}:{modes[m]}{inner[m]}" for m in others)
+        stages.append(f"tensor:{modes},{factors}->{own}{''.join(inner[m] for m in others)}")
+    sizes = {"tensor": shape, **{m: (n, r) for m, n, r in zip(modes, shape, ranks, strict=True)}}
+    return plan_stages(stages, sizes, dtype=dtype, device=device)
 
 
 def _sweep(x: Array, factors: Factors, ranks: tuple[int, ...]) -> tuple[Factors, Array]:
     """Update every factor once, in order; return them and the core.
 
-    Halving the modes again and again, each half gets the tensor projected on the other's
-    factors: two products with the whole tensor a sweep, whatever the order.
+    Two products with the whole tensor a sweep, whatever the order (see `plan_stages`).
     """
-    new = list(factors)
 
-    def visit(y: Array, modes: range) -> Array:
-        if len(modes) == 1:
-            k = modes.start
-            a = jnp.moveaxis(y, k, 0).reshape(y.shape[k], -1)
-            new[k] = left_singular(a, rank=ranks[k])[0][:, : ranks[k]]
-            return _project(y, 0, modes, new)
-        middle = (modes.start + modes.stop) // 2
-        left, right = range(modes.start, middle), range(middle, modes.stop)
-        visit(_project(y, 0, right, new), left)
-        return visit(_project(y, 0, left, new), right)
+    def update(k: int, y: Array, _: object) -> Array:
+        nonlocal last
+        last = y.reshape(y.shape[0], -1)
+        return left_singular(last, rank=ranks[k])[0][:, : ranks[k]]
 
-    core = visit(x, range(x.ndim))
-    return tuple(new), core
+    last = x
+    if x.ndim == 1:
+        new = (update(0, x, None),)
+    else:
+        made = _sweep_plan(x.shape, ranks, str(x.dtype), jax.default_backend())
+        names = letters(x.ndim)
+        swept = made.sweep({"tensor": x, **dict(zip(names, factors, strict=True))}, update)
+        new = tuple(swept[name] for name in names)
+    core = contract("np,nr->pr", last, new[-1])
+    return new, core.reshape(ranks)
 
 
 class _State(eqx.Module):
@@ -267,7 +275,7 @@ def _hooi(
         factors, core = tucker.factors, tucker.core
     else:
         factors = tuple(qr(u)[0] for u in jax.lax.stop_gradient(start))
-        core = _project(fixed, 0, range(x.ndim), list(factors))
+        core = _project(fixed, factors)
     rounding = 32 * float(jnp.finfo(x.dtype).eps)
 
     def squared_error(core: Array) -> Array:
