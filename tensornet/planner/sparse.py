@@ -96,6 +96,7 @@ def unroll(
     rows = [
         _rows(array, order, own, batch, shape) for array, order in zip(arrays, orders, strict=True)
     ]
+    coefficients = coefficients.reshape([sizes[x] for x in own])  # without axes of length 1
     where = np.argwhere(coefficients)
     results: dict[tuple[int, ...], Any] = defaultdict(lambda: defaultdict(list))
     for index in where:

@@ -53,6 +53,17 @@ def test_sparse_constants_are_written_out(expression, position, shapes):
         np.testing.assert_allclose(a, b, atol=1e-12)
 
 
+@pytest.mark.parametrize("shape", [(1, 5, 4), (6, 1, 4), (6, 5, 1)])
+@pytest.mark.usefixtures("x64")
+def test_sparse_constants_may_have_an_axis_of_length_one(shape):
+    coefficients = sparse_tensor(shape, 4)
+    x, y = draws([(200, shape[0]), (200, shape[1])])
+    made = plan("ni,nj,ijk->nk", x, y, constants={2: coefficients})
+    assert any(step.how == "unroll" for step in made.steps)
+    expected = np.einsum("ni,nj,ijk->nk", x, y, coefficients)
+    np.testing.assert_allclose(made(x, y), expected, atol=1e-13)
+
+
 @pytest.mark.usefixtures("x64")
 def test_dense_constants_stay_products():
     constant = np.random.default_rng(0).normal(size=(6, 5, 4))
