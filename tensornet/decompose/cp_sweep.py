@@ -99,7 +99,7 @@ def sweep(target: Target, factors: Factors) -> tuple[Factors, Array]:
     rank = factors[0].shape[0]
     grams = [gram(f) for f in factors]
     products = _Products(target.tensor, new)
-    weights = None
+    squared, weights = target.squared_norm, None
     if target.observed is not None:
         weights = _Products(target.observed, [_pairs(f) for f in new])
     for mode in range(len(new)):
@@ -115,14 +115,13 @@ def sweep(target: Target, factors: Factors) -> tuple[Factors, Array]:
             new[mode] = solve_gram(left, right.T, new[mode].T).T
         grams[mode] = gram(new[mode])
         products.replace(mode, new[mode])
-        if weights is not None:
+        if weights is None:
+            quadratic = jnp.sum(left * grams[mode])
+        else:
             weights.replace(mode, _pairs(new[mode]))
-    if weights is None:
-        quadratic = jnp.sum(left * grams[-1])
-    else:
-        quadratic = jnp.sum(contract("irs,si->ri", left, new[-1]) * new[-1])
-    squared = target.squared_norm - 2 * jnp.sum(right * new[-1]) + quadratic
-    return tuple(new), squared
+            quadratic = jnp.sum(contract("irs,si->ri", left, new[mode]) * new[mode])
+        squared = target.squared_norm - 2 * jnp.sum(right * new[mode]) + quadratic
+    return tuple(new), squared  # what the last mode left; XLA drops the others'
 
 
 class _Products:
