@@ -90,22 +90,14 @@ def _eliminate(matrix: Array, rhs: Array) -> Array:
 def _eliminate_in_loop(
     matrix: Float[Array, "rank rank"], rhs: Float[Array, "rank n"]
 ) -> Float[Array, "rank n"]:
-    """Solve a positive definite system by elimination and back substitution."""
+    """Solve a positive definite system by elimination above and below each pivot."""
     rank = matrix.shape[0]
     rows = jnp.arange(rank)
 
-    def forward(k: Array, both: Array) -> Array:
-        pivot = both[k]
-        multiplier = jnp.where(rows > k, both[:, k] / pivot[k], 0.0)
-        return both - multiplier[:, None] * pivot[None, :]
+    def eliminate(k: Array, both: Array) -> Array:
+        pivot = both[k] / both[k, k]
+        others = jnp.where(rows == k, 0.0, both[:, k])
+        return (both - others[:, None] * pivot[None, :]).at[k].set(pivot)
 
-    both = jax.lax.fori_loop(0, rank, forward, jnp.concatenate([matrix, rhs], axis=1))
-    upper, solution = both[:, :rank], both[:, rank:]
-
-    def backward(step: Array, solution: Array) -> Array:
-        k = rank - 1 - step
-        row = solution[k] / upper[k, k]
-        above = jnp.where(rows < k, upper[:, k], 0.0)
-        return (solution - above[:, None] * row[None, :]).at[k].set(row)
-
-    return jax.lax.fori_loop(0, rank, backward, solution)
+    both = jnp.concatenate([matrix, rhs], axis=1)
+    return jax.lax.fori_loop(0, rank, eliminate, both)[:, rank:]
