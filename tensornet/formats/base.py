@@ -9,7 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
+from ..planner import Pieces, contract
 from .indexing import Action, read_index, read_multiplier
+from .letters import letters
 from .scaling import scaled_norm, times_power
 
 Format = TypeVar("Format", bound="FactoredTensor")
@@ -51,8 +53,17 @@ class FactoredTensor(eqx.Module):
         return len(self.shape)
 
     @abc.abstractmethod
+    def pieces(self) -> Pieces:
+        """Return the arrays the tensor is made of and how they hang together.
+
+        By these the planner contracts a format as an operand: `contract("ijk,jr->ikr", x, y)`.
+        """
+
+    @eqx.filter_jit
     def to_dense(self) -> Float[Array, "..."]:
         """Return the tensor as an array of shape `shape`."""
+        names = letters(self.ndim)
+        return contract(f"{names}->{names}", self)
 
     @abc.abstractmethod
     def _norm(self) -> tuple[Float[Array, ""], Int[Array, ""]]:

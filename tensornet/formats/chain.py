@@ -13,7 +13,7 @@ from jax import lax
 from jaxtyping import Array
 
 from ..linalg import qr
-from ..planner import contract
+from ..planner import Pieces, contract
 from .indexing import Action, apply_to_axis, drops
 from .pieces import check_pieces
 from .scaling import norm_of_overlaps, rescale
@@ -48,6 +48,17 @@ def check_chain(cores: Cores, ndim: int, axes: str, *, ring: bool = False) -> No
         raise ValueError(f"cores[0]: expected first dimension 1, got shape {cores[0].shape}")
     if not ring and last_rank != 1:
         raise ValueError(f"cores[{last}]: expected last dimension 1, got shape {cores[last].shape}")
+
+
+def pieces(cores: Sequence[Any], *, ring: bool = False) -> Pieces:
+    """Return the cores, each tied to the next by one index; those of a ring are closed by one."""
+    d = len(cores)
+    bonds = [("rank", k % d if ring else k) for k in range(d + 1)]
+    return Pieces(
+        tuple(cores),
+        tuple((bonds[k], k, bonds[k + 1]) for k in range(d)),
+        tuple((k,) for k in range(d)),
+    )
 
 
 def dense(cores: Cores) -> Array:

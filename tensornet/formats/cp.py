@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..linalg import qr
-from ..planner import contract
+from ..planner import Pieces, contract
 from ..validation import as_real, check_rank
 from .base import ModalTensor
 from .decomposition import Decomposition
@@ -68,6 +68,15 @@ class CP(ModalTensor):
     def dtype(self) -> np.dtype:
         """Type of the entries."""
         return self.weights.dtype
+
+    def pieces(self) -> Pieces:
+        """Return the weights and factors, which all share the index of the terms."""
+        modes = range(len(self.factors))
+        return Pieces(
+            (self.weights, *self.factors),
+            (("rank",), *((k, "rank") for k in modes)),
+            tuple((k,) for k in modes),
+        )
 
     @eqx.filter_jit
     def to_dense(self) -> Float[Array, "..."]:

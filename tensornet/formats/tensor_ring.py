@@ -6,6 +6,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..planner import Pieces
 from . import chain
 from .base import ModalTensor
 from .decomposition import Decomposition
@@ -60,6 +61,10 @@ class TensorRing(ModalTensor):
     def dtype(self) -> np.dtype:
         """Type of the entries."""
         return self.cores[0].dtype
+
+    def pieces(self) -> Pieces:
+        """Return the cores, each tied to the next by one index."""
+        return chain.pieces(self.cores, ring=True)
 
     @eqx.filter_jit
     def to_dense(self) -> Float[Array, "..."]:

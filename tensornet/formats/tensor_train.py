@@ -6,6 +6,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..planner import Pieces
 from . import chain
 from .base import ModalTensor
 from .chain_rounding import round_chain
@@ -54,10 +55,9 @@ class TensorTrain(ModalTensor):
         """Type of the entries."""
         return self.cores[0].dtype
 
-    @eqx.filter_jit
-    def to_dense(self) -> Float[Array, "..."]:
-        """Return the tensor as an array of shape `shape`."""
-        return chain.dense(self.cores)
+    def pieces(self) -> Pieces:
+        """Return the cores, each tied to the next by one index."""
+        return chain.pieces(self.cores)
 
     def round(self, *, rtol: Any = None, max_rank: Any = None) -> "TensorTrain":
         """Return a tensor train near this one with smaller ranks.

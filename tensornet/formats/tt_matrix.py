@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..planner import contract
+from ..planner import Pieces, contract
 from ..validation import as_real
 from . import chain
 from .base import FactoredTensor, describe
@@ -76,16 +76,15 @@ class TTMatrix(FactoredTensor):
         """The transpose."""
         return TTMatrix([jnp.swapaxes(core, 1, 2) for core in self.cores])
 
-    @eqx.filter_jit
-    def to_dense(self) -> Float[Array, "rows columns"]:
-        """Return the matrix as an array of shape `shape`."""
-        dense = self.cores[0][0]
-        rows, columns, _ = dense.shape
-        for core in self.cores[1:]:
-            dense = contract("ipa,ajqb->ijpqb", dense, core)
-            rows, columns = rows * core.shape[1], columns * core.shape[2]
-            dense = dense.reshape(rows, columns, core.shape[3])
-        return dense[:, :, 0]
+    def pieces(self) -> Pieces:
+        """Return the cores; rows and columns consist of one index from each."""
+        d = len(self.cores)
+        rows, columns = [tuple((name, k) for k in range(d)) for name in ("row", "column")]
+        return Pieces(
+            self.cores,
+            tuple((("rank", k), rows[k], columns[k], ("rank", k + 1)) for k in range(d)),
+            (rows, columns),
+        )
 
     def __getitem__(self, index: Any) -> Any:
         """Return an entry as a scalar array, or a row or column as a `TensorTrain`.
@@ -235,10 +234,4 @@ def _times_train(a: TTMatrix, x: TensorTrain) -> TensorTrain:
 
 @eqx.filter_jit
 def _times_array(a: TTMatrix, x: Array) -> Array:
-    # Modes are replaced one by one: rows done, the rank between, columns to do.
-    carried = x.reshape(1, 1, -1)
-    for core in a.cores:
-        carried = carried.reshape(carried.shape[0], core.shape[0], core.shape[2], -1)
-        carried = contract("iakj,amkb->imbj", carried, core)
-        carried = carried.reshape(-1, core.shape[3], carried.shape[3])
-    return carried.reshape(a.shape[0], *x.shape[1:])
+    return contract("ij,j...->i...", a, x)

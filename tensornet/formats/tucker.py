@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ..linalg import left_singular, qr
-from ..planner import contract
+from ..planner import Pieces, contract
 from ..validation import as_real
 from .base import ModalTensor
 from .cp import row_products
@@ -75,10 +75,15 @@ class Tucker(ModalTensor):
         """Type of the entries."""
         return self.core.dtype
 
-    @eqx.filter_jit
-    def to_dense(self) -> Float[Array, "..."]:
-        """Return the tensor as an array of shape `shape`."""
-        return multiply_modes(self.core, self.factors)
+    def pieces(self) -> Pieces:
+        """Return the core and the factors, each tied to the core by one index."""
+        modes = range(len(self.factors))
+        core = tuple(("rank", k) for k in modes)
+        return Pieces(
+            (self.core, *self.factors),
+            (core, *((k, ("rank", k)) for k in modes)),
+            tuple((k,) for k in modes),
+        )
 
     def round(self, *, rtol: Any = None, max_rank: Any = None) -> "Tucker":
         """Return a Tucker tensor near this one with smaller ranks.

@@ -6,9 +6,10 @@ from .choose import calibrated as calibrated
 from .choose import cheapest as cheapest
 from .choose import tune as tune
 from .cost import Rates as Rates
+from .expression import network as network
 from .network import Constant as Constant
 from .network import Network as Network
-from .network import network as network
+from .pieces import Pieces as Pieces
 from .plan import Plan as Plan
 from .plan import Step as Step
 from .planning import contract as contract

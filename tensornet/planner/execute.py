@@ -10,6 +10,7 @@ from jax import lax
 
 from ..validation import is_traced
 from .network import Labels, volume
+from .pieces import divided, merged
 from .sparse import unroll
 
 if TYPE_CHECKING:
@@ -28,12 +29,14 @@ def run(plan: "Plan", arguments: Sequence[jax.Array], *, strip_exponent: bool, m
         merge: whether free axes may be merged, which is faster where no axis is sharded.
     """
     network = plan.network
-    arrays = _with_constants(network, arguments)
+    arrays = _with_constants(network, divided(network, arguments))
     if plan.slices:
         from .slicing import run_slices
 
-        return run_slices(plan, arrays, strip_exponent=strip_exponent, merge=merge)
-    value, log = run_steps(plan, arrays, strip_exponent=strip_exponent, merge=merge)
+        value, log = run_slices(plan, arrays, strip_exponent=strip_exponent, merge=merge)
+    else:
+        value, log = run_steps(plan, arrays, strip_exponent=strip_exponent, merge=merge)
+    value = merged(network, value)
     return (value, log) if strip_exponent else value
 
 
@@ -169,8 +172,8 @@ def _matmul(
     if step.output[len(batch) :] != (*x_free[0], *y_free[0]):
         x, x_free, y, y_free = y, y_free, x, x_free
     nb, nc = len(batch), len(contracted)
-    x, cx = _merged(x, x_free, nb, nc, last=True, merge=merge)
-    y, cy = _merged(y, y_free, nb, nc, last=False, merge=merge)
+    x, cx = _merged(x, x_free, nb, nc, merge=merge)
+    y, cy = _merged(y, y_free, nb, nc, merge=merge)
     leading = tuple(range(nb))
     value = lax.dot_general(x, y, ((cx, cy), (leading, leading)), precision=precision)
     return value.reshape([sizes[label] for label in step.output])
@@ -191,9 +194,13 @@ def _spread(
 
 
 def _merged(
-    array: jax.Array, free: tuple[Labels, bool], nb: int, nc: int, *, last: bool, merge: bool
+    array: jax.Array, free: tuple[Labels, bool], nb: int, nc: int, *, merge: bool
 ) -> tuple[jax.Array, tuple[int, ...]]:
-    """Merge the contracted axes into one, and free axes where XLA would copy otherwise."""
+    """Merge the contracted axes into one and the free axes into one.
+
+    XLA copies what has several of either, in the product or in its gradient: it folds the
+    transposition of a matrix into the product, and not that of a tensor.
+    """
     labels, first = free
     nf = len(labels)
     start = nb + nf if first else nb
@@ -202,8 +209,7 @@ def _merged(
     shape = array.shape
     inner = math.prod(shape[start : start + nc])
     outer = shape[nb : nb + nf] if first else shape[nb + nc :]
-    if first != last:
-        outer = (math.prod(outer),) if outer else ()
+    outer = (math.prod(outer),) if outer else ()
     middle = (*outer, inner) if first else (inner, *outer)
     return array.reshape(*shape[:nb], *middle), (nb + len(outer) if first else nb,)
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from . import execute, saving
 from .network import Labels, Network, einsum
+from .pieces import check_formats, flat
 
 _KIND = "tensornet.planner.Plan"
 
@@ -120,17 +120,18 @@ class Plan:
         """Contract.
 
         Args:
-            operands: arrays of the planned shapes and dtypes, without the constants. The
-                index declared as batch may have another size than planned.
+            operands: arrays and formats of the planned shapes and dtypes, without the
+                constants. The index declared as batch may have another size than planned.
             strip_exponent: return `(mantissa, log_scale)` with the result
                 `mantissa * exp(log_scale)`, rescaled after every step, where the plain result
                 would leave the range of the dtype.
 
         Raises:
             ValueError: the shapes or the number of operands are not those planned.
-            TypeError: a dtype is not the planned one.
+            TypeError: a dtype or a format is not the planned one.
         """
-        arrays = [x if isinstance(x, jax.Array) else jnp.asarray(x) for x in operands]
+        arrays, formats = flat(operands)
+        check_formats(self.network, formats, len(operands))
         check_operands(self.network, arrays)
         return compiled(self, strip_exponent, execute.is_sharded(arrays))(*arrays)
 
@@ -205,23 +206,24 @@ def compiled(plan: Plan, strip_exponent: bool, sharded: bool) -> Any:
 
 
 def check_operands(network: Network, arrays: Sequence[jax.Array]) -> None:
-    """Require the planned number of operands, their shapes and dtypes."""
+    """Require the planned shapes and dtypes."""
     if tuple((x.shape, x.dtype) for x in arrays) == network.signature:
         return
-    if len(arrays) != len(network.arguments):
-        raise ValueError(f"operands: planned for {len(network.arguments)}, got {len(arrays)}")
     batch: set[int] = set()
-    for p, array in zip(network.arguments, arrays, strict=True):
-        planned, term = network.shapes[p], network.terms[p]
-        free = [label == network.batch for label, n in zip(term, planned, strict=True)]
+    terms = network.given.terms if network.given else network.terms
+    for p, array, (planned, dtype) in zip(
+        network.arguments, arrays, network.signature, strict=True
+    ):
+        name = f"operand {network.name(p)}"
+        free = [label == network.batch for label in terms[p]]
         fits = array.ndim == len(planned) and all(
             f or m == n for f, m, n in zip(free, array.shape, planned, strict=True)
         )
         if not fits:
-            raise ValueError(f"operand {p}: planned for shape {planned}, got {array.shape}")
+            raise ValueError(f"{name}: planned for shape {planned}, got {array.shape}")
         batch |= {m for f, m in zip(free, array.shape, strict=True) if f}
-        if str(array.dtype) != network.dtypes[p]:
-            raise TypeError(f"operand {p}: planned for {network.dtypes[p]}, got {array.dtype}")
+        if array.dtype != dtype:
+            raise TypeError(f"{name}: planned for {dtype}, got {array.dtype}")
     if len(batch) > 1:
         raise ValueError(f"operands: index {network.batch!r} has sizes {sorted(batch)}")
 

@@ -9,7 +9,9 @@ import jax.numpy as jnp
 from . import execute
 from .assemble import Assembly
 from .cost import Rates, shipped_rates
-from .network import Network, network
+from .expression import network
+from .network import Network
+from .pieces import flat, pieces_of
 from .plan import Plan, compiled
 from .slicing import cut_plan, limit_bytes, sliced_plan
 from .sparse import unrolled
@@ -39,7 +41,9 @@ def plan(
     Args:
         expression: einsum subscripts.
         operands: arrays, `jax.ShapeDtypeStruct`s or shapes of the operands that are not
-            constants.
+            constants, or formats. A format stands for its dense form (a `TTMatrix` has two
+            indices, or one for the rows of each core and then one for the columns of each), and
+            is contracted as the network it is.
         memory_limit: bytes (or text such as `"2GB"`) for temporaries and result; a plan that
             needs more is cut into slices that run one after the other.
         slices: the cuts, in place of those a limit would choose: index label to number of
@@ -48,9 +52,9 @@ def plan(
             to the fewest seconds.
         search: `"auto"` (exact for up to 8 operands, opt_einsum's orders beyond), `"exact"`,
             `"opt_einsum"`, `"cotengra"` (where installed; for large loopy networks), or an
-            order such as `[(0, 1), (0, 1)]`.
-        constants: operands known now, by position: arrays, or `"copy"`. Sparse ones are
-            contracted term by term where that costs less.
+            order such as `[(0, 1), (0, 1)]`, in which each array of a format counts.
+        constants: operands known now, by position: arrays, formats, or `"copy"`. Sparse ones
+            are contracted term by term where that costs less.
         gradients: price the step's gradients too.
         precision: of the matrix products, a `jax.lax.Precision` or its name; highest by default.
         batch: label of an index whose size may change from call to call.
@@ -63,7 +67,9 @@ def plan(
         ValueError: the expression does not fit the operands, or no slicing meets the limit.
         TypeError: an operand is not numeric or has no shape.
     """
-    pairs = [shape_and_dtype(x, p, dtype) for p, x in enumerate(operands)]
+    pairs = [
+        (x, None) if pieces_of(x) else shape_and_dtype(x, p, dtype) for p, x in enumerate(operands)
+    ]
     described = network(
         expression,
         [shape for shape, _ in pairs],
@@ -188,6 +194,8 @@ def precision_name(precision: Any) -> str:
 
 def shape_and_dtype(x: Any, position: int | str, dtype: Any) -> tuple[tuple[int, ...], Any]:
     """Shape and dtype of an operand given as an array, a description, or a bare shape."""
+    if pieces_of(x):
+        raise TypeError(f"operand {position!r}: expected an array or a shape, got {x!r}")
     if hasattr(x, "shape") and hasattr(x, "dtype"):
         return tuple(x.shape), jax.dtypes.canonicalize_dtype(x.dtype)
     if isinstance(x, Sequence) and all(isinstance(n, int) for n in x):
@@ -217,7 +225,7 @@ def contract(
 
     Args:
         expression: einsum subscripts, such as `"ijk,kr->ijr"`.
-        operands: arrays.
+        operands: arrays and formats, see `plan`.
         precision: of the matrix products; the highest by default, since the lower precision that
             accelerators use otherwise breaks orthogonality and equivariance.
         strip_exponent: return `(mantissa, log_scale)`, the result being
@@ -231,19 +239,21 @@ def contract(
         ValueError: the subscripts do not fit the operands.
         TypeError: an operand is not an array of numbers.
     """
-    arrays = [x if isinstance(x, jax.Array) else jnp.asarray(x) for x in operands]
+    arrays, formats = flat(operands)
     key: Any = (
         expression,
         precision,
         strip_exponent,
         tuple(x.shape for x in arrays),
         tuple(x.dtype for x in arrays),
+        formats,
     )
     if options:
         key = (key, _frozen(options))
     made = _PLANS.get(key)
     if made is None:
-        made = _PLANS[key] = plan(expression, *arrays, precision=precision, **options)
+        given = [x if pieces_of(x) else jnp.asarray(x) for x in operands]
+        made = _PLANS[key] = plan(expression, *given, precision=precision, **options)
         if len(_PLANS) > 4096:
             _PLANS.pop(next(iter(_PLANS)))
     return compiled(made, strip_exponent, execute.is_sharded(arrays))(*arrays)
@@ -255,6 +265,8 @@ def _frozen(value: Any) -> Any:
         return tuple(sorted((str(k), _frozen(v)) for k, v in value.items()))
     if isinstance(value, (list, tuple)):
         return tuple(map(_frozen, value))
+    if pieces_of(value):
+        return _frozen(pieces_of(value))
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         from .network import Constant
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from .network import Constant, Network
+from .network import Constant, Given, Network
 
 Saved = TypeVar("Saved")
 
@@ -57,6 +57,8 @@ def digest(content: dict[str, Any]) -> str:
 def network_content(network: Network) -> dict[str, Any]:
     """What a network says, for JSON."""
     content = {field.name: getattr(network, field.name) for field in dataclasses.fields(Network)}
+    if network.given is not None:
+        content["given"] = dataclasses.asdict(network.given)
     content["constants"] = [
         [p, {"shape": c.shape, "dtype": c.dtype, "data": base64.b64encode(c.data).decode()}]
         for p, c in network.constants
@@ -71,7 +73,12 @@ def read_network(content: dict[str, Any]) -> Network:
         (p, Constant(tuple(c["shape"]), c["dtype"], base64.b64decode(c["data"], validate=True)))
         for p, c in raw.pop("constants")
     )
-    return Network(**{k: tuples(v) for k, v in raw.items()}, constants=constants)
+    given = raw.pop("given")
+    return Network(
+        **{k: tuples(v) for k, v in raw.items()},
+        constants=constants,
+        given=given and Given(**{k: tuples(v) for k, v in given.items()}),
+    )
 
 
 def tuples(value: Any) -> Any:

@@ -164,7 +164,7 @@ def _in_place(term: Sequence[str], cut: Sequence[str], part_sizes: dict[str, int
 def run_slices(
     plan: "Plan", arrays: Sequence[jax.Array], *, strip_exponent: bool, merge: bool
 ) -> Any:
-    """Run a plan's steps slice by slice."""
+    """Run a plan's steps slice by slice; return the value and its log scale, if any."""
     network = plan.network
     counts = dict(plan.slices)
     stacked = [x for x, _ in plan.slices if x in network.output]
@@ -181,8 +181,7 @@ def run_slices(
         return _added(one, parts, _Cuts(network, summed, counts)) if summed else one(parts)
 
     if not stacked:
-        value, log = inner(arrays)
-        return (value, log) if strip_exponent else value
+        return inner(arrays)
     cuts = _Cuts(network, stacked, counts)
 
     @jax.checkpoint
@@ -195,8 +194,7 @@ def run_slices(
         top = jnp.max(log)
         value = value * _lifted(jnp.exp(log - top), value)
         log = top
-    value = _joined(value, network, stacked, counts)
-    return (value, log) if strip_exponent else value
+    return _joined(value, network, stacked, counts), log
 
 
 def _cut(

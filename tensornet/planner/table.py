@@ -12,11 +12,15 @@ if TYPE_CHECKING:
 
 def table(plan: "Plan") -> str:
     """One line per step: einsum, sizes, copies, flops, bytes and share of the roofline."""
-    names = [f"[{i}]" for i in range(len(plan.network.terms))]
+    network = plan.network
+    names = [f"[{network.name(p)}]" for p in range(len(network.terms))]
     names += [f"({s})" for s in range(len(plan.steps))]
-    lines = _rows(plan.steps, names, len(plan.network.terms), plan.device)
+    lines = _rows(plan.steps, names, len(network.terms), plan.device)
     sliced = "".join(f", {label} in {count} slices" for label, count in plan.slices)
-    head = f"{plan.network.expression} ({plan.network.dtype}, {plan.device}{sliced})"
+    head = f"{network.expression} ({network.dtype}, {plan.device}{sliced})"
+    if network.given is not None:
+        kinds = ", ".join(network.given.kinds)
+        head = f"{network.given.expression} of {kinds}:\n{head}"
     total = (
         f"total: {amount(plan.flops, '')} flops, {amount(plan.bytes, 'B')} moved, "
         f"{amount(plan.copied_bytes, 'B')} copied, peak {amount(plan.peak_bytes, 'B')}, "
