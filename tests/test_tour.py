@@ -16,7 +16,7 @@ pytest.importorskip("matplotlib", reason="the tour draws with matplotlib (the ex
 sys.path.append(str(EXAMPLES))
 
 import tour  # noqa: E402
-from tour_chapters import CHAPTERS, compression, compression_pictures  # noqa: E402
+from tour_chapters import CHAPTERS, compression, compression_pictures, planning  # noqa: E402
 from tour_chapters.chapter import Chapter, Check, Findings, Table  # noqa: E402
 
 SMALL = {
@@ -85,6 +85,21 @@ def test_compression_of_a_small_cube(tmp_path):
     sources.feed((tmp_path / "report.html").read_text())
     assert len(sources.found) == 3
     assert all(source.startswith("data:image/png;base64,") for source in sources.found)
+
+
+def test_planning_of_a_small_sweep(tmp_path):
+    cube = np.random.default_rng(0).normal(size=(12, 14, 9)).astype(np.float32)
+
+    def run(stage):
+        return planning.compare(cube, 4, stage)
+
+    held, told, results = tell(Chapter("small", "A small sweep", 60.0, run), out=tmp_path)
+    chapter = results["chapters"]["small"]
+    assert chapter["failure"] == ""
+    assert held
+    assert chapter["planned"]["flops"] > 0
+    assert "then a is new" in told
+    assert (tmp_path / "planning.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_promise_that_does_not_hold_fails_the_tour(tmp_path):

@@ -1,6 +1,6 @@
 """The chapters of the tour, in the order they are told."""
 
-from . import compression
+from . import compression, planning
 from .chapter import Chapter
 
-CHAPTERS: tuple[Chapter, ...] = (compression.CHAPTER,)
+CHAPTERS: tuple[Chapter, ...] = (compression.CHAPTER, planning.CHAPTER)

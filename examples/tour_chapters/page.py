@@ -17,7 +17,7 @@ section{background:#fff;border:1px solid #e3e7ef;border-radius:10px;padding:.4re
 margin-top:1.6rem}
 .wide{overflow-x:auto}table{border-collapse:collapse;font-size:14px;margin:1rem 0;
 font-variant-numeric:tabular-nums}
-th,td{padding:.4rem .8rem;border-bottom:1px solid #e3e7ef;text-align:right;white-space:nowrap}
+th,td{padding:.4rem .8rem;border-bottom:1px solid #e3e7ef;text-align:right;white-space:pre}
 th{color:#5b6478;font-weight:600;vertical-align:bottom}th:first-child,td:first-child{text-align:left}
 figure{margin:1.4rem 0}img{max-width:100%;height:auto;display:block}
 figcaption{color:#5b6478;font-size:14px;max-width:46rem;margin-top:.4rem}
