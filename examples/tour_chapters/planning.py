@@ -160,7 +160,8 @@ def draw(path: Path, planned: Sequence[Step], naive: Sequence[Step]) -> None:
         axis.set_xticks(where, [f"mode {k}" for k in where])
         axis.set_ylabel(label)
         axis.spines[["top", "right"]].set_visible(False)
-    figure.axes[0].legend(frameon=False)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=2, frameon=False)
     figure.savefig(path, dpi=110)
 
 
