@@ -23,7 +23,7 @@ def figure(value: float | None, quantity: str = "seconds") -> str:
         index = min(int(math.log10(size) // 3), len(_UNITS) - 1)
         name, unit = _UNITS[index]
         return f"{value / unit:.3g} {name}{'B' if quantity == 'temp_bytes' else 'flop'}"
-    if quantity == "iterations":
+    if quantity in ("iterations", "count"):
         return f"{value:g}"
     return f"{value:.4f}" if value >= 1e-3 else f"{value:.2e}"
 
@@ -58,7 +58,7 @@ def _cells(row: Row) -> tuple[str, ...]:
     return (
         row.case,
         row.dtype,
-        row.quantity,
+        row.unit if row.quantity == "count" else row.quantity,
         figure(row.ours, row.quantity),
         figure(row.peer, row.quantity),
         row.peer_name or "-",

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 SCHEMA = 1
-QUANTITIES = ("seconds", "temp_bytes", "flops", "error", "iterations", "compile_seconds")
+QUANTITIES = (
+    "seconds", "temp_bytes", "flops", "error", "iterations", "compile_seconds", "count",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
