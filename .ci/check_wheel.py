@@ -18,6 +18,8 @@ def check_contents(wheel):
         assert PurePosixPath(package, "py.typed") in names, (
             f"{wheel}: {package}/py.typed is missing"
         )
+    tables = PurePosixPath("equivariant", "coupling", "cp_tables.npz")
+    assert tables in names, f"{wheel}: {tables} is missing"
     assert any(name.name == "LICENSE" for name in names), f"{wheel}: LICENSE is missing"
 
 
