@@ -34,6 +34,8 @@ class Problem:
         coupling, weights: as of `BilinearMap`.
         batch, channels: arrays are [batch, channels, (L + 1)^2].
         gradients: time the gradient, not the product alone.
+        even: irreps of even parity alone (0e+1e+2e+...) instead, whose tensors have exact CP
+            forms that come with the package.
     """
 
     degree: int
@@ -43,6 +45,7 @@ class Problem:
     batch: int = 256
     channels: int = 32
     gradients: bool = False
+    even: bool = False
 
     @property
     def name(self) -> str:
@@ -55,6 +58,9 @@ class Problem:
     @property
     def irreps(self) -> tuple[str, str, str]:
         """Return the irreps of both inputs and of the result."""
+        if self.even:
+            alike = "+".join(f"{n}e" for n in range(self.degree + 1))
+            return alike, alike, alike
         natural = [f"{n}{'eo'[n % 2]}" for n in range(self.degree + 1)]
         other = [f"{n}{'oe'[n % 2]}" for n in range(1, self.degree + 1)]
         out = natural if self.paths == "even" else natural + other
@@ -147,7 +153,7 @@ class Problem:
         """Our product."""
         made = self.product(method, **options)
         x, y, w = self.arrays()
-        operands = (x, y) if made.map.weight_shape is None else (x, y, w)
+        operands = (x, y) if made.bilinear.weight_shape is None else (x, y, w)
         return self.program(name or f"ours, {method}", lambda *a: made(*a), *operands)
 
     def e3nn(self) -> Program:
@@ -245,11 +251,6 @@ class Problem:
             weights,
             back=lambda z: np.asarray(z).swapaxes(1, 2),
         )
-
-
-def describe(product: Any) -> str:
-    """Return one line on what a product has chosen."""
-    return f"{product.method}: {str(product).splitlines()[0]}"
 
 
 def implementations(problem: Problem, methods: Sequence[str] = EXACT) -> dict[str, Any]:

@@ -101,7 +101,7 @@ def expressivity(product: Any) -> int:
     generic weights: 3 (L + 1) - 2 for weights per degree of degrees 0 to L; 0 without weights.
 
     Args:
-        product: a `BilinearMap`, or what holds one as `map`.
+        product: a `BilinearMap`, or what holds one as `bilinear` or `map`.
     """
     bilinear = _map_of(product)
     if bilinear.weight_shape is None:
@@ -144,7 +144,7 @@ def interactability(product: Any) -> tuple[tuple[e3nn.Irrep, e3nn.Irrep, e3nn.Ir
 
 
 def _map_of(product: Any) -> BilinearMap:
-    found = product if isinstance(product, BilinearMap) else getattr(product, "map", None)
+    found = getattr(product, "bilinear", getattr(product, "map", product))
     if not isinstance(found, BilinearMap):
         raise TypeError(
             f"product: expected a BilinearMap or a tensor product, got {type(product).__name__}"

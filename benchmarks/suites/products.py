@@ -6,7 +6,7 @@ from contextlib import closing
 
 from ..case import Case, Context, Peer, Speed
 from ..product_peers import others
-from ..products import Problem, describe, implementations
+from ..products import Problem, implementations
 from ..rows import Row
 
 SUITE = "products"
@@ -62,7 +62,7 @@ class Methods(Speed):
     def rows(self, case: Case, context: Context) -> Iterator[Row]:
         """Measure, one row a method."""
         context = dataclasses.replace(context, budget=context.budget / 4)
-        chosen = describe(self.problem.product())
+        chosen = self.problem.product().method
         with closing(self.problem.ours()) as ours:
             ours.seconds()
             for method in implementations(self.problem):

@@ -12,7 +12,7 @@ import jax
 
 from ..case import Case, Context, Speed
 from ..measure import Program
-from ..products import Problem, describe, implementations
+from ..products import Problem, implementations
 from ..rows import Row
 
 SUITE = "products_auto"
@@ -120,8 +120,7 @@ class Choice(Speed):
             error_ours=ours.quality().get("error"),
             aa_ratio=aa,
             rounds=len(times["ours"]),
-            note=f"the fastest of {len(self._others())}; chosen: "
-            f"{describe(self.problem.product())}",
+            note=f"the fastest of {len(self._others())}; chosen: {self.problem.product().method}",
         )
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 from fractions import Fraction
+from types import SimpleNamespace
 
 import e3nn_jax as e3nn
 import jax
@@ -239,9 +240,8 @@ def test_an_irrep_that_stands_twice_interacts_once():
 
 @pytest.mark.parametrize("measure", [expressivity, span, interactability])
 def test_only_products_are_measured(measure):
-    class Held:
-        map = BilinearMap("0e+1o", "0e", "0e+1o", weights="shared")
-
-    assert measure(Held()) == measure(Held.map)
+    made = BilinearMap("0e+1o", "0e", "0e+1o", weights="shared")
+    for name in ("bilinear", "map"):  # of a product, of a method
+        assert measure(SimpleNamespace(**{name: made})) == measure(made)
     with pytest.raises(TypeError, match=r"product: expected a BilinearMap or .* got Fraction"):
         measure(Fraction(1))
