@@ -1,0 +1,102 @@
+"""The contraction of two inputs with one tensor [d1, d2, d_out] that is known, in every order."""
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Array, Float64
+
+from tensornet.planner import plan
+
+from ..method import Program, Use, times_table
+
+# Tables of more nonzeros are not tried as programs written out.
+_MOST_TERMS = 640
+
+
+def batch_letters(use: Use) -> tuple[str, str, str]:
+    """Return the letters of x's, y's and the result's axes b (batch) and c (channel).
+
+    What has one channel for all lacks c; the result does where both inputs do.
+    """
+    x, y = ("b" if shared else "bc" for shared in use.shared)
+    return x, y, "b" if all(use.shared) else "bc"
+
+
+def head(use: Use, letters: str) -> tuple[int, ...]:
+    """Return the sizes of such axes."""
+    return (use.batch, use.channels)[: len(letters)]
+
+
+def without_channels(x: Array, shared: bool) -> Array:
+    """Return [batch, channels, d] without its axis of channels where all share one."""
+    return x[:, 0] if shared else x
+
+
+def contractions(tensor: Float64[np.ndarray, "d1 d2 d"], use: Use) -> dict[str, Program]:
+    """Return programs, by name: x, then y; y, then x; their outer product; written out.
+
+    Where both inputs have one channel for all, so has the result.
+    """
+    found = {
+        "first input first": _one_first(tensor, use, 0),
+        "second input first": _one_first(tensor, use, 1),
+        "outer product": _outer(tensor, use),
+    }
+    if np.count_nonzero(tensor) <= _MOST_TERMS:
+        program = _written_out(tensor, use)
+        found |= {"written out": program} if program else {}
+    return found
+
+
+def _outer(tensor: np.ndarray, use: Use) -> Program:
+    (d1, d2, d), (a, b, c) = tensor.shape, batch_letters(use)
+    outer = use.product(f"{a}i,{b}j->{c}ij", (*head(use, a), d1), (*head(use, b), d2))
+    flat = times_table(tensor.reshape(d1 * d2, d), 1 if c == "b" else use.channels, use)
+
+    def run(x: Array, y: Array, _: Any) -> Array:
+        x, y = (without_channels(z, s) for z, s in zip((x, y), use.shared, strict=True))
+        return flat.run(outer(x, y).reshape(len(x), -1, d1 * d2))
+
+    return Program((outer, *flat.cost), run)
+
+
+def _one_first(tensor: np.ndarray, use: Use, at: int) -> Program:
+    """Contract the input at position `at` with the tensor, then the other."""
+    letters = batch_letters(use)
+    own, other, shared = letters[at], letters[1 - at], use.shared[at]
+    n, m, d = np.moveaxis(tensor, at, 0).shape
+    table = np.moveaxis(tensor, at, 0).reshape(n, m * d)
+    half = times_table(table, use.channels_of(at), use)
+    join = use.product(
+        f"{own}jk,{other}j->{letters[2]}k", (*head(use, own), m, d), (*head(use, other), m)
+    )
+
+    def run(x: Array, y: Array, _: Any) -> Array:
+        mine, rest = (x, y) if at == 0 else (y, x)
+        made = half.run(mine).reshape(*mine.shape[:2], m, d)
+        made = made[:, 0] if shared else made
+        return join(made, without_channels(rest, use.shared[1 - at])).reshape(len(x), -1, d)
+
+    return Program((*half.cost, join), run)
+
+
+def _written_out(tensor: np.ndarray, use: Use) -> Program | None:
+    """Return the program of one multiplication for each nonzero, where the planner has one."""
+    (a, b, c), (d1, d2, d) = batch_letters(use), tensor.shape
+    made = plan(
+        f"{a}i,{b}j,ijk->{c}k",
+        (*head(use, a), d1),
+        (*head(use, b), d2),
+        constants={2: tensor.astype(use.dtype)},
+        batch="b",
+        dtype=use.dtype,
+        device=use.device,
+    )
+    if all(step.how != "unroll" for step in made.steps):
+        return None
+
+    def run(x: Array, y: Array, _: Any) -> Array:
+        z = made(without_channels(x, use.shared[0]), without_channels(y, use.shared[1]))
+        return z.reshape(len(x), -1, d)
+
+    return Program((made,) * (3 if use.gradients else 1), run)
