@@ -1,0 +1,161 @@
+"""Products of fields in a space that tables lead into and out of."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import e3nn_jax as e3nn
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float64
+
+from tensornet.planner import Work
+
+from ..method import Program, Table, Use, times_table
+from .fields import Fields
+
+
+class Space(NamedTuple):
+    """Where fields are multiplied: Q numbers stand for a function.
+
+    Arrays that `enter` takes are [..., Q], those that `leave` returns [..., Q of the result];
+    between them they are what `multiply` takes and returns.
+
+    Attributes:
+        first, second: from coefficients to components 0, 1, 2 of a field.
+        out: from the values of a function to coefficients.
+        enter: gets an array and whether it is of components 1 or 2.
+        multiply: gets two arrays and whether both are of components 1 or 2.
+        leave: gets a sum of products.
+        price: what these three cost, for a number of functions that enter, are multiplied, leave.
+    """
+
+    first: Float64[np.ndarray, "components d1 Q1"]
+    second: Float64[np.ndarray, "components d2 Q2"]
+    out: Float64[np.ndarray, "Q d"]
+    enter: Callable[[Array, bool], Array]
+    multiply: Callable[[Array, Array, bool], Array]
+    leave: Callable[[Array], Array]
+    price: Callable[[Use, float, float, float], Work]
+
+
+def through(space: Space, fields: Fields, use: Use) -> Program:
+    """Return the program that takes both inputs into a space, multiplies there, and returns."""
+    first, second = (_entrance(space, fields, side, use) for side in (0, 1))
+    back = _exit(space, fields, use)
+    products = use.rows * sum(len(fields.first[p.first].scale) for p in fields.products)
+    price = space.price(use, first.functions + second.functions, products, back.functions)
+
+    def run(x: Array, y: Array, _: Any) -> Array:
+        f, g = first.run(x), second.run(y)
+        sums: dict[int, Array] = {}
+        for p in fields.products:
+            made = space.multiply(f[p.first], g[p.second], fields.first[p.first].component > 0)
+            made = made if p.sign > 0 else -made
+            sums[p.out] = sums[p.out] + made if p.out in sums else made
+        return back.run([sums[m] for m in range(len(fields.out))])
+
+    return Program((*first.cost, *second.cost, price, *back.cost), run)
+
+
+class _Way(NamedTuple):
+    """Into the space for one input, or back: what it costs, the number of functions, and how."""
+
+    cost: tuple[Any, ...]
+    functions: float
+    run: Callable[[Any], Any]
+
+
+def _entrance(space: Space, fields: Fields, side: int, use: Use) -> _Way:
+    tables = (space.first, space.second)[side]
+    own = (fields.first, fields.second)[side]
+    irreps, channels = fields.irreps[side], use.channels_of(side)
+    rows = use.batch * channels
+    groups = {field.members: _runs(irreps, field.members) for field in own}
+    steps, copied = [], 0
+    for field in own:
+        kept = np.concatenate([tables[field.component][run] for run in groups[field.members]])
+        columns = kept[:, None] * _repeated(field.scale, irreps, field.members).T[:, :, None]
+        steps.append(times_table(columns.reshape(len(kept), -1), channels, use))
+    for runs in groups.values():
+        copied += sum(run.stop - run.start for run in runs) if runs != [slice(0, irreps.dim)] else 0
+
+    def run(x: Array) -> list[Array]:
+        parts = {
+            members: _joined([x[..., run] for run in runs]) for members, runs in groups.items()
+        }
+        return [
+            space.enter(
+                step.run(parts[field.members]).reshape(*x.shape[:2], len(field.scale), -1),
+                field.component > 0,
+            )
+            for step, field in zip(steps, own, strict=True)
+        ]
+
+    cost = (*(c for step in steps for c in step.cost), use.loop(0, 2 * copied * rows))
+    return _Way(cost, rows * sum(len(field.scale) for field in own), run)
+
+
+def _exit(space: Space, fields: Fields, use: Use) -> _Way:
+    irreps = fields.irreps[2]
+    steps: list[Table] = []
+    for field in fields.out:
+        kept = np.concatenate([space.out[:, run] for run in _runs(irreps, field.members)], axis=1)
+        rows = kept * _repeated(field.scale, irreps, field.members)[:, None]
+        steps.append(times_table(rows.reshape(-1, rows.shape[2]), use.channels, use))
+    pieces = _pieces(irreps, [field.members for field in fields.out])
+    copied = irreps.dim * use.rows if len(pieces) > 1 else 0
+
+    def run(sums: list[Array]) -> Array:
+        results: dict[tuple[int, ...], Array] = {}
+        for h, step, field in zip(sums, steps, fields.out, strict=True):
+            made = step.run(space.leave(h).reshape(*h.shape[:2], -1))
+            known = results.get(field.members)
+            results[field.members] = made if known is None else known + made
+        return _joined([results[members][..., run] for members, run in pieces])
+
+    cost = (*(c for step in steps for c in step.cost), use.loop(0, 2 * copied))
+    return _Way(cost, use.rows * sum(len(field.scale) for field in fields.out), run)
+
+
+def _joined(arrays: Sequence[Array]) -> Array:
+    return jnp.concatenate(arrays, axis=-1) if len(arrays) > 1 else arrays[0]
+
+
+def _repeated(scale: np.ndarray, irreps: e3nn.Irreps, members: Sequence[int]) -> np.ndarray:
+    """Repeat a factor of each member for its components."""
+    return np.repeat(scale, [_dimension(irreps, n) for n in members], axis=1)
+
+
+def _dimension(irreps: e3nn.Irreps, position: int) -> int:
+    own = irreps.slices()[position]
+    return own.stop - own.start
+
+
+def _runs(irreps: e3nn.Irreps, members: Sequence[int]) -> list[slice]:
+    """Return the components of some irreps, neighbours joined."""
+    runs: list[slice] = []
+    for own in (irreps.slices()[n] for n in members):
+        if runs and runs[-1].stop == own.start:
+            runs[-1] = slice(runs[-1].start, own.stop)
+        else:
+            runs.append(own)
+    return runs
+
+
+def _pieces(
+    irreps: e3nn.Irreps, groups: Sequence[tuple[int, ...]]
+) -> list[tuple[tuple[int, ...], slice]]:
+    """Return from which group's result, and where there, all components come in their order."""
+    places: dict[int, tuple[tuple[int, ...], slice]] = {}
+    for members in groups:
+        end = 0
+        for n in members:
+            start, end = end, end + _dimension(irreps, n)
+            places[n] = (members, slice(start, end))
+    pieces: list[tuple[tuple[int, ...], slice]] = []
+    for _, (members, own) in sorted(places.items()):
+        if pieces and pieces[-1][0] == members and pieces[-1][1].stop == own.start:
+            pieces[-1] = (members, slice(pieces[-1][1].start, own.stop))
+        else:
+            pieces.append((members, own))
+    return pieces
