@@ -76,7 +76,7 @@ def _convolving(irreps: Irreps) -> Space:
         made = convolve(_planes(f, l1), _planes(g, l2), l3, tangent=tangent)
         return made.reshape(*batch, -1)
 
-    def price(use: Use, entering: float, products: float, leaving: float) -> Work:
+    def price(use: Use, entering: float | int, products: float | int, leaving: float | int) -> Work:
         width, height = (2 * l1 + 1) * (2 * l2 + 1), (2 * l1 + 1) * (2 * l2 + 1)
         moved = 2 * (2 * l1 + 1) ** 2 * entering + 8 * width * height * products
         return use.loop(8 * width * height * products, moved + 2 * leaving)
@@ -97,7 +97,7 @@ def _sampling(irreps: Irreps) -> Space:
         found = coefficients(h, l3, l1 + l2)
         return found.reshape(*found.shape[:-3], -1)
 
-    def price(use: Use, entering: float, products: float, leaving: float) -> Work:
+    def price(use: Use, entering: float | int, products: float | int, leaving: float | int) -> Work:
         points, factor = math.prod(shape), 3 if use.gradients else 1
         operations = 2.5 * points * math.log2(points) * (entering + leaving)
         entries = points * (6 * (entering + leaving) + 3 * products)

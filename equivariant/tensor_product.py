@@ -1,0 +1,254 @@
+"""The front door: a tensor product of irreps, fixed by what it is, computed as is cheapest."""
+
+from typing import Any
+
+import e3nn_jax as e3nn
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PRNGKeyArray
+
+from tensornet.planner import cheapest, contract
+
+from .bilinear import BilinearMap
+from .coupling.clebsch_gordan import ClebschGordan
+from .coupling.cp_product import CPProduct
+from .coupling.gaunt import GauntGrid
+from .coupling.gaunt_fourier import GauntFourier
+from .coupling.tables import clebsch_gordan
+from .method import Method, Use
+
+EXACT: tuple[type[Method], ...] = (ClebschGordan, GauntGrid, GauntFourier)
+METHODS = ("auto", *(kind.name for kind in EXACT), CPProduct.name)
+
+
+class TensorProduct(eqx.Module):
+    """A bilinear equivariant map of irreps, channel by channel.
+
+    What it computes is fixed by irreps, paths, coupling and weights (see `BilinearMap`); the method
+    never changes it beyond rounding, but for `"cp"`, whose error is certified.
+
+    Attributes:
+        weights: learned, `[channels, *weight_shape]`; None where the map has none.
+        bilinear: the map.
+        implementation: what computes it.
+        reason: how the alternatives compared, as a table.
+    """
+
+    weights: Array | None
+    bilinear: BilinearMap = eqx.field(static=True)
+    implementation: Method = eqx.field(static=True)
+    channels: int = eqx.field(static=True)
+    reason: str = eqx.field(static=True)
+
+    def __init__(
+        self,
+        irreps_in1: Any,
+        irreps_in2: Any,
+        irreps_out: Any,
+        *,
+        paths: str = "all",
+        coupling: str = "gaunt",
+        weights: str | None = "per-degree",
+        channels: int = 1,
+        method: str = "auto",
+        rank: int | None = None,
+        rtol: float | None = None,
+        key: PRNGKeyArray,
+    ):
+        """Fix the map and choose how to compute it.
+
+        Args:
+            irreps_in1: of the first input, multiplicity one, as text or `e3nn.Irreps`.
+            irreps_in2: of the second.
+            irreps_out: of the result; each must be reached by some path.
+            paths: `"all"`, or `"even"`: those of even l1 + l2 + l3.
+            coupling: `"gaunt"` or `"clebsch-gordan"`.
+            weights: `None`, `"shared"`, `"per-degree"`, `"low-rank:R"` or `"per-path"`.
+            channels: how many products there are side by side, each with weights of its own.
+            method: `"auto"` takes the exact method that the planner expects to be fastest, and
+                with `rank` or `rtol` considers `"cp"` too; or one by name.
+            rank: components of `"cp"`.
+            rtol: relative error of `"cp"`.
+            key: draws the weights, from a normal distribution.
+
+        Raises:
+            TypeError: a rank or tolerance of the wrong type.
+            ValueError: what `BilinearMap` refuses; an unknown method, or one that cannot compute
+                the map; `rank` or `rtol` for a method that has none.
+        """
+        if method not in METHODS:
+            raise ValueError(f"method: expected one of {METHODS}, got {method!r}")
+        if isinstance(channels, bool) or not isinstance(channels, int) or channels < 1:
+            raise ValueError(f"channels: expected an integer of at least 1, got {channels!r}")
+        approximate = rank is not None or rtol is not None
+        if approximate and method not in ("auto", "cp"):
+            raise ValueError(f"rank, rtol: expected None for method={method!r}, which is exact")
+        self.bilinear = BilinearMap(irreps_in1, irreps_in2, irreps_out, paths, coupling, weights)
+        self.channels = channels
+        shape = self.bilinear.weight_shape
+        self.weights = None if shape is None else jax.random.normal(key, (channels, *shape))
+        if method == "cp":
+            self.implementation = CPProduct(self.bilinear, rank=rank, rtol=rtol)
+            self.reason = "asked for by name"
+        elif method != "auto":
+            (kind,) = (kind for kind in EXACT if kind.name == method)
+            self.implementation = kind(self.bilinear)
+            self.reason = "asked for by name"
+        else:
+            found, refused = _possible(self.bilinear)
+            if approximate:
+                found["cp"] = CPProduct(self.bilinear, rank=rank, rtol=rtol)
+            self.implementation, self.reason = _fastest(found, refused, channels)
+
+    @property
+    def irreps_in1(self) -> e3nn.Irreps:
+        """Irreps of the first input."""
+        return self.bilinear.irreps_in1
+
+    @property
+    def irreps_in2(self) -> e3nn.Irreps:
+        """Irreps of the second input."""
+        return self.bilinear.irreps_in2
+
+    @property
+    def irreps_out(self) -> e3nn.Irreps:
+        """Irreps of the result."""
+        return self.bilinear.irreps_out
+
+    @property
+    def weight_shape(self) -> tuple[int, ...] | None:
+        """The shape of all weights, channels first; None where the map has none."""
+        shape = self.bilinear.weight_shape
+        return None if shape is None else (self.channels, *shape)
+
+    @property
+    def method(self) -> str:
+        """The name of the method."""
+        return self.implementation.name
+
+    @property
+    def error_bound(self) -> float:
+        """Bound of the error over |x| |y|, for weights of one; 0 for exact methods."""
+        return self.implementation.error_bound
+
+    def __call__(self, x: Any, y: Any, weights: Any = None) -> Any:
+        """Compute the product.
+
+        Args:
+            x: `[*batch, channels, irreps_in1.dim]`, or an `IrrepsArray` of those irreps.
+            y: `[*batch, channels, irreps_in2.dim]`; either may have one channel for all.
+            weights: `[*batch, channels, ...]` or what broadcasts to it, in place of the learned.
+
+        Returns:
+            `[*batch, channels, irreps_out.dim]`, an `IrrepsArray` if an input was one.
+
+        Raises:
+            ValueError: shapes or irreps that do not fit.
+            TypeError: dtypes that differ or are not float32 or float64.
+        """
+        first = plain(x, "x", self.irreps_in1)
+        second = plain(y, "y", self.irreps_in2)
+        own = self.weights if weights is None else weights
+        if weights is None and own is not None:
+            own = own.astype(first.dtype)
+        z = self.implementation(first, second, own)
+        wrapped = isinstance(x, e3nn.IrrepsArray) or isinstance(y, e3nn.IrrepsArray)
+        return e3nn.IrrepsArray(self.irreps_out, z) if wrapped else z
+
+    def __str__(self) -> str:
+        return (
+            f"TensorProduct({self.irreps_in1} x {self.irreps_in2} -> {self.irreps_out}, "
+            f"paths={self.bilinear.paths!r}: {len(self.bilinear.triples)}, "
+            f"coupling={self.bilinear.coupling!r}, weights={self.bilinear.weights!r}, "
+            f"channels={self.channels}, method={self.method!r})\n{self.reason}"
+        )
+
+
+def plain(x: Any, argument: str, irreps: e3nn.Irreps) -> Array:
+    """Return the array of an operand that may be an `IrrepsArray`.
+
+    Raises:
+        ValueError: it has other irreps.
+    """
+    if not isinstance(x, e3nn.IrrepsArray):
+        return jnp.asarray(x)
+    if x.irreps.simplify() != irreps.simplify():
+        raise ValueError(
+            f"{argument}: expected irreps {irreps} of dimension {irreps.dim}, got {x.irreps} of "
+            f"dimension {x.irreps.dim}"
+        )
+    return x.array
+
+
+def _possible(bilinear: BilinearMap) -> tuple[dict[str, Method], dict[str, str]]:
+    found: dict[str, Method] = {}
+    refused = {}
+    for kind in EXACT:
+        try:
+            found[kind.name] = kind(bilinear)
+        except ValueError as error:
+            refused[kind.name] = str(error)
+    return found, refused
+
+
+def _fastest(
+    found: dict[str, Method], refused: dict[str, str], channels: int
+) -> tuple[Method, str]:
+    programs = {name: method.choose(Use(channels))[:2] for name, method in found.items()}
+    costs = {f"{name}: {how}": program.cost for name, (how, program) in programs.items()}
+    best, _, table = cheapest(costs)
+    lines = [table, *(f"  {name} cannot: {why}" for name, why in refused.items())]
+    return found[best.split(":")[0]], "\n".join(lines)
+
+
+def tensor_product(x: Any, y: Any, *, irreps_out: Any = None) -> e3nn.IrrepsArray:
+    """Return all paths of two inputs of any multiplicities: `e3nn_jax.tensor_product`.
+
+    Args:
+        x: the first input, an `IrrepsArray` `[*batch, dim]`.
+        y: the second; batch axes are broadcast.
+        irreps_out: keep these irreps only.
+
+    Returns:
+        The paths side by side, sorted and regrouped as e3nn-jax does.
+
+    Raises:
+        TypeError: an input is no `IrrepsArray`.
+    """
+    first, second = irreps_array(x, "x").regroup(), irreps_array(y, "y").regroup()
+    wanted = None if irreps_out is None else {ir for _, ir in e3nn.Irreps(irreps_out)}
+    batch = np.broadcast_shapes(first.shape[:-1], second.shape[:-1])
+    dtype = jnp.result_type(first.dtype, second.dtype)
+    irreps: list[tuple[int, e3nn.Irrep]] = []
+    chunks: list[Any] = []
+    for (mul1, ir1), x1 in zip(first.irreps, first.chunks, strict=True):
+        for (mul2, ir2), x2 in zip(second.irreps, second.chunks, strict=True):
+            outs = [ir for ir in ir1 * ir2 if wanted is None or ir in wanted]
+            if not outs:
+                continue
+            irreps += [(mul1 * mul2, ir) for ir in outs]
+            if x1 is None or x2 is None:
+                chunks += [None] * len(outs)
+                continue
+            # All paths of a pair in one contraction.
+            tables = [clebsch_gordan(ir1.l, ir2.l, ir.l) * np.sqrt(ir.dim) for ir in outs]
+            table = jnp.asarray(np.concatenate(tables, axis=2), dtype)
+            x1, x2 = (jnp.broadcast_to(z, (*batch, *z.shape[-2:])) for z in (x1, x2))
+            both = contract("...ui,...vj,ijk->...uvk", x1.astype(dtype), x2.astype(dtype), table)
+            both = both.reshape(*batch, mul1 * mul2, -1)
+            ends = np.cumsum([ir.dim for ir in outs])[:-1]
+            chunks += jnp.split(both, ends, axis=-1)
+    return e3nn.from_chunks(irreps, chunks, batch, dtype).sort().regroup()
+
+
+def irreps_array(x: Any, argument: str) -> e3nn.IrrepsArray:
+    """Require an `IrrepsArray`.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if not isinstance(x, e3nn.IrrepsArray):
+        raise TypeError(f"{argument}: expected an IrrepsArray, got {type(x).__name__}")
+    return x

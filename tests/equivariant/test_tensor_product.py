@@ -1,0 +1,226 @@
+"""The front door: every method against the coupling tensor, e3nn-jax, and under transformations."""
+
+import contextlib
+
+import e3nn_jax as e3nn
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from jax import export
+from jax.sharding import NamedSharding, PartitionSpec
+
+from equivariant import (
+    TensorProduct,
+    cp_tensor_product,
+    equivariance_error,
+    gaunt_tensor_product,
+    tensor_product,
+)
+
+METHODS = ("clebsch-gordan", "gaunt-grid", "gaunt-fourier", "cp")
+KEY = jax.random.key(0)
+
+
+def natural(degree):
+    return "+".join(f"{n}{'eo'[n % 2]}" for n in range(degree + 1))
+
+
+def product(method, degree=1, channels=2, **options):
+    options = {"coupling": "clebsch-gordan", "weights": None, "paths": "even"} | options
+    if method == "cp":
+        options["rtol"] = 1e-8
+    irreps = [natural(degree)] * 3
+    return TensorProduct(*irreps, channels=channels, method=method, key=KEY, **options)
+
+
+def inputs(tp, dtype, batch=(3,), seed=0):
+    rng = np.random.default_rng(seed)
+    dims = tp.irreps_in1.dim, tp.irreps_in2.dim
+    return [jnp.asarray(rng.normal(size=(*batch, tp.channels, d)), dtype) for d in dims]
+
+
+def by_tensor(tp, x, y):
+    """The sum over the dense coupling tensor, weighted path by path, in float64."""
+    weights = tp.weights
+    table = np.asarray(tp.bilinear.path_weights(weights), np.float64)
+    table = np.broadcast_to(table, (tp.channels, table.shape[-1]))
+    tensors = np.stack([tp.bilinear.tensor(w) for w in table])
+    arrays = [np.asarray(z, np.float64) for z in (x, y)]
+    return np.einsum("...ci,...cj,cijk->...ck", *arrays, tensors, optimize=True)
+
+
+@contextlib.contextmanager
+def loose():
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+@pytest.mark.parametrize("coupling", ["gaunt", "clebsch-gordan"])
+@pytest.mark.parametrize("weights", [None, "shared", "per-degree", "low-rank:2"])
+@pytest.mark.parametrize("method", ["clebsch-gordan", "gaunt-grid", "gaunt-fourier"])
+def test_methods_agree_with_the_coupling_tensor(method, weights, coupling, dtype):
+    tp = product(method, 2, coupling=coupling, weights=weights)
+    x, y = inputs(tp, dtype)
+    expected = by_tensor(tp, x, y)
+    np.testing.assert_allclose(
+        tp(x, y), expected, rtol=0, atol=256 * jnp.finfo(dtype).eps * abs(expected).max()
+    )
+
+
+def test_all_paths_by_grid_and_by_the_tensor(dtype):
+    # Odd paths too: natural parity in, both parities out.
+    irreps = ("0e+1o+2e", "0e+1o+2e", "0e+1o+1e+2e+2o")
+    for method in ("clebsch-gordan", "gaunt-grid", "gaunt-fourier"):
+        tp = TensorProduct(*irreps, channels=2, method=method, key=KEY)
+        x, y = inputs(tp, dtype)
+        expected = by_tensor(tp, x, y)
+        np.testing.assert_allclose(
+            tp(x, y), expected, rtol=0, atol=256 * jnp.finfo(dtype).eps * abs(expected).max()
+        )
+
+
+def test_weights_per_path_and_at_the_call(x64):  # noqa: ARG001
+    tp = product("clebsch-gordan", 2, weights="per-path")
+    x, y = inputs(tp, "float64")
+    np.testing.assert_allclose(tp(x, y), by_tensor(tp, x, y), rtol=1e-12, atol=1e-12)
+    assert tp.weights is not None
+    each = jax.random.normal(KEY, (3, *tp.weight_shape), jnp.float64)
+    got = tp(x, y, each)
+    for n in range(3):
+        np.testing.assert_allclose(got[n], tp(x[n], y[n], each[n]), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_transformations(method, x64):  # noqa: ARG001
+    tp = product(method)
+    x, y = inputs(tp, "float64", (4,))
+    expected = tp(x, y)
+    np.testing.assert_allclose(jax.jit(tp)(x, y), expected, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(jax.vmap(tp)(x, y), expected, rtol=1e-12, atol=1e-12)
+
+    def value(x):
+        return jnp.sum(jnp.sin(tp(x, y[0])))
+
+    # The map is linear in each input: derivatives by central differences are exact to h^2.
+    direction = jax.random.normal(KEY, x[0].shape, x.dtype)
+    h = 1e-4
+    difference = (value(x[0] + h * direction) - value(x[0] - h * direction)) / (2 * h)
+    slope = jnp.vdot(jax.grad(value)(x[0]), direction)
+    np.testing.assert_allclose(slope, difference, rtol=1e-6)
+    curved = jnp.einsum("ai,aibj,bj->", direction, jax.hessian(value)(x[0]), direction)
+    second = (value(x[0] + h * direction) - 2 * value(x[0]) + value(x[0] - h * direction)) / h**2
+    np.testing.assert_allclose(curved, second, rtol=1e-4, atol=1e-5)
+
+    again = export.deserialize(export.export(jax.jit(tp))(x, y).serialize())
+    np.testing.assert_allclose(again.call(x, y), expected, rtol=1e-12, atol=1e-12)
+
+    mesh = jax.make_mesh((4,), ("b",), devices=jax.devices("cpu")[:4])
+    spread = NamedSharding(mesh, PartitionSpec("b"))
+    got = jax.jit(tp)(jax.device_put(x, spread), jax.device_put(y, spread))
+    np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_equivariance(method, dtype):
+    tp = product(method)
+    irreps = (tp.irreps_in1, tp.irreps_in2)
+    error = equivariance_error(tp, irreps, tp.irreps_out, key=KEY, samples=3)
+    assert error < 64 * jnp.finfo(dtype).eps
+    assert tp.error_bound < 1e-7
+
+
+def test_auto_says_why_and_takes_exact_methods_only():
+    tp = product("auto")
+    assert tp.method in METHODS[:3]
+    assert tp.error_bound == 0
+    assert "* " in str(tp)
+    assert tp.method in str(tp)
+    assert "per-path" in str(product("auto", weights="per-path"))  # why the grids cannot
+    assert product("auto", rtol=1e-6).bilinear == tp.bilinear
+
+
+def test_irreps_arrays_come_back_as_they_came(x64):  # noqa: ARG001
+    tp = product("clebsch-gordan")
+    x, y = inputs(tp, "float64")
+    z = tp(e3nn.IrrepsArray(tp.irreps_in1, x), y)
+    assert isinstance(z, e3nn.IrrepsArray)
+    assert z.irreps == tp.irreps_out
+    np.testing.assert_array_equal(z.array, tp(x, y))
+
+
+IRREPS = st.lists(
+    st.tuples(st.integers(1, 2), st.integers(0, 2), st.sampled_from("eo")), min_size=1, max_size=3
+).map(lambda parts: e3nn.Irreps("+".join(f"{n}x{degree}{p}" for n, degree, p in parts)))
+
+
+@settings(max_examples=6)
+@given(first=IRREPS, second=IRREPS, seed=st.integers(0, 9))
+def test_tensor_product_is_that_of_e3nn_jax(first, second, seed):
+    rng = np.random.default_rng(seed)
+    for kind, tolerance in (("float32", 1e-6), ("float64", 1e-12)):
+        with jax.enable_x64(kind == "float64"):
+            x, y = (
+                e3nn.IrrepsArray(irreps, jnp.asarray(rng.normal(size=(2, irreps.dim)), kind))
+                for irreps in (first, second)
+            )
+            with loose():
+                expected = e3nn.tensor_product(x, y)
+            got = tensor_product(x, y)
+            assert got.irreps == expected.irreps
+            scale = max(1.0, float(abs(expected.array).max()))
+            np.testing.assert_allclose(got.array, expected.array, rtol=0, atol=tolerance * scale)
+
+
+def test_functional_forms_sum_the_paths_of_e3nn_jax(x64):  # noqa: ARG001
+    rng = np.random.default_rng(0)
+    irreps = e3nn.Irreps(natural(2))
+    x, y = (e3nn.IrrepsArray(irreps, jnp.asarray(rng.normal(size=(3, 9)))) for _ in range(2))
+    every = tensor_product(x, y, irreps_out=irreps)
+    total = [chunk.sum(-2) for chunk in every.chunks]
+    got = cp_tensor_product(x, y, irreps_out=irreps, rtol=1e-9)
+    for (_, ir), part in zip(every.irreps, total, strict=True):
+        np.testing.assert_allclose(got.filter(ir).array, part, rtol=0, atol=1e-7)
+    # The pointwise product of functions is that of their values.
+    grid, fourier = (gaunt_tensor_product(x, y, basis=basis) for basis in ("grid", "fourier"))
+    np.testing.assert_allclose(grid.array, fourier.array, rtol=0, atol=1e-12)
+    points = jnp.asarray(rng.normal(size=(5, 3)))
+
+    def values(z):
+        with loose():
+            harmonics = e3nn.spherical_harmonics(z.irreps, points, True, "component")
+        return z.array @ harmonics.array.T
+
+    np.testing.assert_allclose(values(grid), values(x) * values(y), rtol=0, atol=1e-11)
+
+
+def test_bad_input():
+    def refuses(text, *irreps, **options):
+        with pytest.raises(ValueError, match=text):
+            TensorProduct(*irreps, key=KEY, **options)
+
+    one = natural(1)
+    refuses("method: expected one of .*got 'magic'", one, one, one, method="magic")
+    refuses("channels: expected an integer of at least 1, got 0", one, one, one, channels=0)
+    refuses("irreps_in1", "2x0e", one, one)
+    refuses("irreps_out.*reaches, got 2o", one, one, "2o")
+    refuses("irreps_in1", "", one, one)
+    refuses("rank, rtol", one, one, one, method="gaunt-grid", rank=4)
+    refuses("per-path", one, one, one, method="gaunt-grid", weights="per-path")
+    refuses("per-path", one, one, one, method="cp", weights="per-path", rank=4)
+    refuses("at least one of them", one, one, one, method="cp")
+    refuses("rank.*got 0", one, one, one, method="cp", rank=0)
+    tp = product("clebsch-gordan")
+    x, y = inputs(tp, "float32")
+    with pytest.raises(ValueError, match=r"x: .*4.*3"):
+        tp(x[..., :3], y)
+    with pytest.raises(ValueError, match=r"expected irreps 1x0e.1x1o of dimension 4, got 1x1o"):
+        tp(e3nn.IrrepsArray("1o", x[..., :3]), y)
+    with pytest.raises(TypeError, match="x: expected an IrrepsArray"):
+        tensor_product(x, y)
+    with pytest.raises(ValueError, match="basis: expected one of"):
+        gaunt_tensor_product(
+            e3nn.IrrepsArray("0e", x[..., :1]), e3nn.IrrepsArray("0e", y[..., :1]), basis="wavelet"
+        )
