@@ -1,6 +1,5 @@
 """Gaunt and CP products as functions of `IrrepsArray`s."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import e3nn_jax as e3nn
@@ -64,7 +63,7 @@ def _map(x: Any, y: Any, irreps_out: Any, paths: str, coupling: str) -> Bilinear
     return BilinearMap(first, second, irreps_out, paths, coupling)
 
 
-def _reached(first: e3nn.Irreps, second: e3nn.Irreps, paths: str) -> Sequence[e3nn.Irrep]:
+def _reached(first: e3nn.Irreps, second: e3nn.Irreps, paths: str) -> e3nn.Irreps:
     found = {
         ir
         for _, a in first

@@ -1,6 +1,7 @@
 """Products of functions on a grid on the sphere."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar
 
@@ -17,6 +18,7 @@ from .space import Space, through
 from .sphere import analysis, synthesis, tangent_synthesis
 
 
+@dataclass(frozen=True)
 class GauntGrid(Method):
     """Values and gradients at points of the sphere, multiplied point by point, then integrated.
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar
 
@@ -22,6 +23,7 @@ from .space import Space, through
 _FFT = 0.02
 
 
+@dataclass(frozen=True)
 class GauntFourier(Method):
     """The same products as on the grid, by convolution of Fourier series or by FFT of them."""
 
