@@ -138,7 +138,7 @@ def test_auto_says_why_and_takes_exact_methods_only():
     assert tp.error_bound == 0
     assert "* " in str(tp)
     assert tp.method in str(tp)
-    assert "per-path" in str(product("auto", weights="per-path"))  # why the grids cannot
+    assert "gaunt-grid cannot" in str(product("auto", weights="per-path"))  # why the grids cannot
     assert product("auto", rtol=1e-6).bilinear == tp.bilinear
 
 
@@ -208,7 +208,7 @@ def test_bad_input():
     refuses("irreps_out.*reaches, got 2o", one, one, "2o")
     refuses("irreps_in1", "", one, one)
     refuses("rank, rtol", one, one, one, method="gaunt-grid", rank=4)
-    refuses("per-path", one, one, one, method="gaunt-grid", weights="per-path")
+    refuses("keeps paths apart", one, one, one, method="gaunt-grid", weights="per-path")
     refuses("per-path", one, one, one, method="cp", weights="per-path", rank=4)
     refuses("at least one of them", one, one, one, method="cp")
     refuses("rank.*got 0", one, one, one, method="cp", rank=0)
