@@ -7,7 +7,7 @@ Functions are split by signs where sums of products would reach irreps that no p
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from ..bilinear import BilinearMap, Path
-from .separable_terms import Degrees, Factors, least_terms, separable_terms
+from .separable_terms import separable_terms
 
 Irreps = tuple[e3nn.Irreps, e3nn.Irreps, e3nn.Irreps]
 
@@ -96,25 +96,6 @@ def fields_of(bilinear: BilinearMap, *, antipodal: bool = False) -> Fields:
     Raises:
         ValueError: the coupling is Clebsch-Gordan's and too many terms are needed; names the paths.
     """
-    return _fields(bilinear, separable_terms, antipodal)
-
-
-def least_fields_of(bilinear: BilinearMap, *, antipodal: bool = False) -> Fields:
-    """Return products as few as `fields_of` could find at best, for a bound of the cost."""
-
-    def terms(paths: Sequence[Degrees]) -> Factors:
-        n = least_terms(paths)
-        a, b, c = (np.ones((n, max(column) + 1)) for column in zip(*paths, strict=True))
-        return a, b, c
-
-    return _fields(bilinear, terms, antipodal)
-
-
-def _fields(
-    bilinear: BilinearMap,
-    find: Callable[[Sequence[Degrees]], Factors | None],
-    antipodal: bool,
-) -> Fields:
     gaunt = bilinear.coupling == "gaunt"
     irreps = (bilinear.irreps_in1, bilinear.irreps_in2, bilinear.irreps_out)
     signs = _signs(irreps, antipodal)
@@ -136,7 +117,7 @@ def _fields(
             continue
         factors = [np.ones((1, n)) for n in bilinear.sizes]
         if not gaunt:
-            found = find([bilinear.degrees(path) for path in paths])
+            found = separable_terms([bilinear.degrees(path) for path in paths])
             if found is None:
                 raise ValueError(
                     "method: expected one for the Clebsch-Gordan coupling of "
