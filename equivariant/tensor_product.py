@@ -12,7 +12,7 @@ from jaxtyping import Array, PRNGKeyArray
 from tensornet.planner import cheapest, contract
 
 from .bilinear import BilinearMap
-from .coupling.clebsch_gordan import ClebschGordan
+from .coupling.clebsch_gordan_product import ClebschGordan
 from .coupling.cp_product import CPProduct
 from .coupling.gaunt import GauntGrid
 from .coupling.gaunt_fourier import GauntFourier

@@ -15,10 +15,9 @@ os.environ["XLA_FLAGS"] = " ".join(
 # Several test processes share an accelerator, where there is one.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
-from jaxtyping import install_import_hook
+from typechecks import install
 
-_hook = install_import_hook(["tensornet", "equivariant", "solvers"], "beartype.beartype")
-_hook.__enter__()  # for the whole process: the packages are imported by the tests
+install()  # for the whole process: the packages are imported by the tests
 
 import hypothesis  # noqa: E402
 import jax  # noqa: E402

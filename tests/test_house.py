@@ -49,6 +49,26 @@ def test_no_module_without_a_docstring_and_none_empty():
     assert bare == []
 
 
+def test_no_module_takes_the_name_of_what_its_package_exports():
+    """A module imported later would replace what its package exports by the same name."""
+    program = f"""
+import importlib, pkgutil
+for name in {PACKAGES}:
+    package = importlib.import_module(name)
+    for module in pkgutil.walk_packages(package.__path__, name + "."):
+        parent, _, child = module.name.rpartition(".")
+        exported = getattr(importlib.import_module(parent), child, None)
+        try:
+            found = importlib.import_module(module.name)
+        except ImportError:  # of an extra that is not installed
+            continue
+        if callable(exported) and getattr(importlib.import_module(parent), child) is found:
+            print(module.name)
+"""
+    command = [sys.executable, "-W", "ignore", "-c", program]
+    assert subprocess.run(command, capture_output=True, check=True, text=True).stdout == ""
+
+
 def test_contractions_go_through_the_planner():
     """Only the planner may call einsum and its like; linalg, below it, writes plain products."""
     calls = re.compile(r"\b(jnp\.(einsum|tensordot)|lax\.dot_general)\(")

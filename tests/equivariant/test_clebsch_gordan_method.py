@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from equivariant.bilinear import BilinearMap
-from equivariant.coupling.clebsch_gordan import ClebschGordan
+from equivariant.coupling.clebsch_gordan_product import ClebschGordan
 from equivariant.method import Use
 
 IRREPS = ("0e+1o+2e", "0e+1o", "0e+1o+1e+2e")
