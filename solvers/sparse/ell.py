@@ -1,0 +1,169 @@
+"""Rows of equal length, multiplied entry by entry: what XLA fuses into one pass.
+
+In ELL a block holds rows of one length k as arrays (k, rows): y += v[j] * x[c[j]] for j < k,
+written out, is one loop over rows for XLA; the same as a sum over an axis is not, and takes 4 to
+40 times as long. Rows of many lengths are binned, so that little is padded.
+"""
+
+import functools
+import itertools
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from tensornet.validation import is_traced
+
+from .matrix import SparseMatrix, check_entries, put, spread, take_or_zero
+from .pattern import Pattern
+
+_UNROLL = 16  # entries of a row written out; longer rows go through a loop of as many
+_WASTE = 1.25  # padding that one block may have before rows are binned
+_BINS = 4
+_BIN_COST = 0.02  # of the entries: what one more block has to save
+
+
+class Block(eqx.Module):
+    """Rows of one length, padded entries with value zero and column zero."""
+
+    columns: Int[Array, "length rows"]
+    slots: Int[Array, "length rows"]  # which value of the pattern; its nnz where padded
+    values: Float[Array, "length rows"]
+
+    def mv(self, x: Array) -> Array:
+        """Return the block's rows of the product."""
+        length, rows = self.values.shape
+        if length == 0:
+            return jnp.zeros((rows, *x.shape[1:]), self.values.dtype)
+        if length <= _UNROLL:
+            return _sum(self.values, self.columns, x)
+        # Long rows: a loop, as so many gathers would take long to compile.
+        chunks = -(-length // _UNROLL)
+        pad = ((0, chunks * _UNROLL - length), (0, 0))
+        values = jnp.pad(self.values, pad).reshape(chunks, _UNROLL, rows)
+        columns = jnp.pad(self.columns, pad).reshape(chunks, _UNROLL, rows)
+
+        def add(y: Array, chunk: tuple[Array, Array]) -> tuple[Array, None]:
+            return y + _sum(*chunk, x), None
+
+        start = jnp.zeros((rows, *x.shape[1:]), jnp.result_type(values.dtype, x.dtype))
+        return jax.lax.scan(add, start, (values, columns))[0]
+
+
+class ELL(SparseMatrix):
+    """A sparse matrix as blocks of rows of equal length.
+
+    Attributes:
+        blocks: the rows, shortest first.
+        order: where each row stands in the blocks one after the other; None where they are in
+            order, in a single block.
+    """
+
+    blocks: tuple[Block, ...]
+    order: Int[Array, " rows"] | None
+    _pattern: Pattern = eqx.field(static=True)
+
+    @classmethod
+    def build(cls, pattern: Pattern, data: Any) -> "ELL":
+        """Lay out values of a pattern.
+
+        Raises:
+            ValueError: `data` has not one value for each entry.
+        """
+        data = check_entries(data, pattern)
+        bins, order = layout(pattern)
+        blocks = tuple(
+            Block(jnp.asarray(columns), jnp.asarray(slots), take_or_zero(data, jnp.asarray(slots)))
+            for columns, slots in bins
+        )
+        return cls(blocks, None if order is None else jnp.asarray(order), pattern)
+
+    @property
+    def pattern(self) -> Pattern:  # noqa: D102
+        return self._pattern
+
+    @property
+    def dtype(self) -> Any:  # noqa: D102
+        return self.blocks[0].values.dtype
+
+    @property
+    def data(self) -> Float[Array, " entries"]:  # noqa: D102
+        joined = np if not is_traced(self.blocks) else jnp
+        values = joined.concatenate([block.values.ravel() for block in self.blocks])
+        slots = joined.concatenate([block.slots.ravel() for block in self.blocks])
+        return put(values, slots, self.nnz)
+
+    def with_data(self, data: Float[Array, " entries"]) -> "ELL":  # noqa: D102
+        data = check_entries(data, self._pattern)
+        blocks = tuple(
+            Block(block.columns, block.slots, take_or_zero(data, block.slots))
+            for block in self.blocks
+        )
+        return ELL(blocks, self.order, self._pattern)
+
+    def mv(self, x: Float[Array, "columns *many"]) -> Float[Array, "rows *many"]:  # noqa: D102
+        parts = [block.mv(x) for block in self.blocks]
+        if self.order is None:
+            return parts[0]
+        return jnp.concatenate(parts).at[self.order].get(mode="promise_in_bounds")
+
+
+def _sum(values: Array, columns: Array, x: Array) -> Array:
+    def term(j: int) -> Array:
+        return spread(values[j], x) * x.at[columns[j]].get(mode="promise_in_bounds")
+
+    return functools.reduce(lambda y, j: y + term(j), range(1, len(values)), term(0))
+
+
+@functools.lru_cache(maxsize=64)
+def layout(pattern: Pattern) -> tuple[list[tuple[np.ndarray, np.ndarray]], np.ndarray | None]:
+    """Return columns and slots of each block, and the place of each row in them."""
+    lengths = pattern.lengths
+    edges = bin_lengths(lengths)
+    if len(edges) == 1:
+        return [_block(pattern, np.arange(pattern.shape[0]), edges[0])], None
+    blocks, places, least = [], [], -1
+    for most in edges:
+        rows = np.flatnonzero((lengths > least) & (lengths <= most))
+        blocks.append(_block(pattern, rows, most))
+        places.append(rows)
+        least = most
+    order = np.empty(pattern.shape[0], np.int32)
+    order[np.concatenate(places)] = np.arange(pattern.shape[0])
+    return blocks, order
+
+
+def bin_lengths(lengths: np.ndarray) -> list[int]:
+    """Return the length that each bin pads to, ascending: a single one where little is padded."""
+    longest, total = int(lengths.max(initial=0)), max(int(lengths.sum()), 1)
+    if longest * len(lengths) <= _WASTE * total:
+        return [longest]
+    counts = np.bincount(lengths)
+    present = np.flatnonzero(counts)
+    # At most 24 candidates: every length, or such quantiles of the entries.
+    if len(present) > 24:
+        share = np.cumsum(counts * np.arange(len(counts)))[present]
+        picks = np.searchsorted(share, np.linspace(0, share[-1], 24)[1:])
+        present = np.unique(np.append(present[np.minimum(picks, len(present) - 1)], longest))
+    below = np.cumsum(counts)[present]  # rows up to each candidate
+    best = (float("inf"), [longest])
+    for bins in range(1, min(_BINS, len(present)) + 1):
+        for inner in itertools.combinations(range(len(present) - 1), bins - 1):
+            cut = np.array([*inner, len(present) - 1])
+            padded = np.diff(below[cut], prepend=0) @ present[cut]
+            cost = padded + _BIN_COST * total * bins
+            if cost < best[0]:
+                best = (float(cost), [int(n) for n in present[cut]])
+    return best[1]
+
+
+def _block(pattern: Pattern, rows: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+    places = np.arange(length)[:, None]
+    slots = pattern.indptr[rows][None, :] + places
+    inside = places < pattern.lengths[rows][None, :]
+    slots = np.where(inside, slots, pattern.nnz)
+    padded = np.append(pattern.indices, 0)
+    return padded[slots].astype(np.int32), slots.astype(np.int32)

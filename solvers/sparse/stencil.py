@@ -1,0 +1,108 @@
+"""Constant stencils on grids: slices of the padded grid, no stored matrix."""
+
+import functools
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from .matrix import SparseMatrix, check_entries
+from .pattern import Pattern
+
+
+class Stencil(SparseMatrix):
+    """The matrix of a constant stencil on a grid, zero outside of it.
+
+    Unknowns are the grid's points, the last axis running fastest.
+
+    Attributes:
+        coefficients: one for each offset.
+        offsets: neighbours, as steps along each axis.
+        grid: points along each axis.
+    """
+
+    coefficients: Float[Array, " offsets"]
+    offsets: tuple[tuple[int, ...], ...] = eqx.field(static=True)
+    grid: tuple[int, ...] = eqx.field(static=True)
+
+    def __check_init__(self) -> None:
+        if self.coefficients.shape != (len(self.offsets),):
+            raise ValueError(
+                f"coefficients: expected shape ({len(self.offsets)},), one for each offset, got "
+                f"{self.coefficients.shape}"
+            )
+        for k, offset in enumerate(self.offsets):
+            if len(offset) != len(self.grid):
+                raise ValueError(
+                    f"offsets[{k}]: expected {len(self.grid)} steps, one an axis, got {offset}"
+                )
+        if len(set(self.offsets)) != len(self.offsets):
+            raise ValueError(f"offsets: expected no offset twice, got {self.offsets}")
+
+    @property
+    def pattern(self) -> Pattern:  # noqa: D102
+        return _pattern(self.offsets, self.grid)[0]
+
+    @property
+    def shape(self) -> tuple[int, int]:  # noqa: D102
+        n = int(np.prod(self.grid))
+        return n, n
+
+    @property
+    def dtype(self) -> Any:  # noqa: D102
+        return self.coefficients.dtype
+
+    @property
+    def data(self) -> Float[Array, " entries"]:  # noqa: D102
+        return self.coefficients[_pattern(self.offsets, self.grid)[1]]
+
+    def with_data(self, data: Float[Array, " entries"]) -> SparseMatrix:
+        """Return a matrix with other values on the same pattern, no longer a constant stencil."""
+        from .convert import from_pattern
+
+        return from_pattern(self.pattern, check_entries(data, self.pattern))
+
+    def diagonal(self) -> Float[Array, " least"]:  # noqa: D102
+        centre = (0,) * len(self.grid)
+        middle = jnp.zeros((), self.dtype)
+        if centre in self.offsets:
+            middle = self.coefficients[self.offsets.index(centre)]
+        return jnp.broadcast_to(middle, self.shape[:1])
+
+    def mv(self, x: Float[Array, "columns *many"]) -> Float[Array, "rows *many"]:  # noqa: D102
+        many = x.shape[1:]
+        reach = [
+            max(abs(offset[axis]) for offset in self.offsets) for axis in range(len(self.grid))
+        ]
+        field = x.reshape(*self.grid, *many)
+        field = jnp.pad(field, [(r, r) for r in reach] + [(0, 0)] * len(many))
+        y = jnp.zeros((*self.grid, *many), jnp.result_type(self.dtype, x.dtype))
+        for k, offset in enumerate(self.offsets):
+            window = tuple(
+                slice(r + step, r + step + n)
+                for r, step, n in zip(reach, offset, self.grid, strict=True)
+            )
+            y = y + self.coefficients[k].reshape((1,) * y.ndim) * field[window]
+        return y.reshape(x.shape)
+
+
+@functools.lru_cache(maxsize=16)
+def _pattern(
+    offsets: tuple[tuple[int, ...], ...], grid: tuple[int, ...]
+) -> tuple[Pattern, np.ndarray]:
+    """Return the pattern, and which offset each of its entries is of."""
+    points = np.indices(grid).reshape(len(grid), -1)
+    rows, columns, which = [], [], []
+    for k, offset in enumerate(offsets):
+        moved = points + np.array(offset)[:, None]
+        inside = np.all((moved >= 0) & (moved < np.array(grid)[:, None]), axis=0)
+        rows.append(np.flatnonzero(inside))
+        columns.append(np.ravel_multi_index(tuple(moved[:, inside]), grid))
+        which.append(np.full(len(rows[-1]), k))
+    n = int(np.prod(grid))
+    r, c, w = np.concatenate(rows), np.concatenate(columns), np.concatenate(which)
+    order = np.lexsort((c, r))
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(r, minlength=n))])
+    return Pattern((n, n), indptr, c[order]), w[order]
