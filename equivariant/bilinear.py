@@ -203,9 +203,13 @@ class BilinearMap:
 
     def block(self, path: Path) -> tuple[slice, slice, slice]:
         """Return where a path stands in `tensor`; no two paths overlap."""
-        three = (self.irreps_in1, self.irreps_in2, self.irreps_out)
-        i, j, o = (irreps.slices()[k] for irreps, k in zip(three, path, strict=True))
+        i, j, o = (own[k] for own, k in zip(self._slices, path, strict=True))
         return i, j, o
+
+    @cached_property
+    def _slices(self) -> tuple[list[slice], ...]:
+        three = (self.irreps_in1, self.irreps_in2, self.irreps_out)
+        return tuple(irreps.slices() for irreps in three)
 
 
 def _check_option(argument: str, got: Any, expected: Sequence[Any]) -> None:

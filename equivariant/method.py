@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from tensornet.planner import Plan, Work, cheapest, plan
+from tensornet.planner import Plan, Repeated, Work, cheapest, plan
 from tensornet.validation import as_real
 
 from .bilinear import BilinearMap
@@ -66,14 +66,30 @@ class Use:
 
     def product(self, expression: str, *shapes: tuple[int, ...]) -> Plan:
         """Plan a contraction of operands that all vary; index b is the batch."""
-        return plan(
-            expression,
-            *shapes,
-            batch="b",
-            dtype=self.dtype,
-            gradients=self.gradients,
-            device=self.device,
-        )
+        return planned(expression, *shapes, use=self, gradients=self.gradients)
+
+
+def planned(
+    expression: str,
+    *shapes: tuple[int, ...],
+    use: Use,
+    gradients: bool = False,
+    batch: str | None = "b",
+) -> Plan:
+    """Plan a contraction for a call; programs have most of theirs in common, so they are kept."""
+    return _planned(expression, shapes, batch, use.dtype, gradients, use.device)
+
+
+@lru_cache(maxsize=8192)
+def _planned(
+    expression: str,
+    shapes: tuple[tuple[int, ...], ...],
+    batch: str | None,
+    dtype: str,
+    gradients: bool,
+    device: str | None,
+) -> Plan:
+    return plan(expression, *shapes, batch=batch, dtype=dtype, gradients=gradients, device=device)
 
 
 class Program(NamedTuple):
@@ -98,12 +114,12 @@ class Table(NamedTuple):
 
 def times_table(table: np.ndarray, channels: int, use: Use) -> Table:
     """Plan x [batch, channels, i] times `table` [i, q]; its gradient needs no more than x's."""
-    options: dict[str, Any] = {"batch": "b", "dtype": use.dtype, "device": use.device}
-    made = plan("bci,iq->bcq", (use.batch, channels, len(table)), table.shape, **options)
+    shape = (use.batch, channels, len(table))
+    made = planned("bci,iq->bcq", shape, table.shape, use=use)
     cost: tuple[Any, ...] = (made,)
     if use.gradients:
         shape = (use.batch, channels, table.shape[1])
-        cost += (plan("bcq,iq->bci", shape, table.shape, **options),)
+        cost += (planned("bcq,iq->bci", shape, table.shape, use=use),)
     return Table(cost, lambda x: made(x, jnp.asarray(table, x.dtype)))
 
 
@@ -203,7 +219,7 @@ def _in_tiles(method: Method, use: Use) -> dict[str, Program]:
     for name, program in method.programs(inner).items():
         cost = program.cost + (again[name].cost if use.gradients else ())
         run = partial(_run_in_tiles, program.run, size, use.varying)
-        programs[f"{name}, in tiles"] = Program(cost * tiles, run)
+        programs[f"{name}, in tiles"] = Program((Repeated(cost, tiles),), run)
     return programs
 
 

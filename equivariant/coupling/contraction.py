@@ -1,11 +1,12 @@
 """The contraction of two inputs with one tensor [d1, d2, d_out] that is known, in every order."""
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from jaxtyping import Array, Float64
 
-from tensornet.planner import plan
+from tensornet.planner import Constant, Plan, plan
 
 from ..method import Program, Use, times_table
 
@@ -83,14 +84,11 @@ def _one_first(tensor: np.ndarray, use: Use, at: int) -> Program:
 def _written_out(tensor: np.ndarray, use: Use) -> Program | None:
     """Return the program of one multiplication for each nonzero, where the planner has one."""
     (a, b, c), (d1, d2, d) = batch_letters(use), tensor.shape
-    made = plan(
+    made = _with_constant(
         f"{a}i,{b}j,ijk->{c}k",
-        (*head(use, a), d1),
-        (*head(use, b), d2),
-        constants={2: tensor.astype(use.dtype)},
-        batch="b",
-        dtype=use.dtype,
-        device=use.device,
+        ((*head(use, a), d1), (*head(use, b), d2)),
+        Constant.of(tensor.astype(use.dtype)),
+        use.device,
     )
     if all(step.how != "unroll" for step in made.steps):
         return None
@@ -100,3 +98,11 @@ def _written_out(tensor: np.ndarray, use: Use) -> Program | None:
         return z.reshape(len(x), -1, d)
 
     return Program((made,) * (3 if use.gradients else 1), run)
+
+
+@lru_cache(maxsize=1024)
+def _with_constant(
+    expression: str, shapes: tuple[tuple[int, ...], ...], last: Constant, device: str | None
+) -> Plan:
+    options: dict[str, Any] = {"batch": "b", "dtype": last.dtype, "device": device}
+    return plan(expression, *shapes, constants={len(shapes): last.value}, **options)

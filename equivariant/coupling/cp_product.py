@@ -8,8 +8,6 @@ from typing import ClassVar
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from tensornet.planner import plan
-
 from ..bilinear import BilinearMap
 from ..method import Method, Program, Use
 from ..weighting import weighted
@@ -62,16 +60,8 @@ class CPProduct(Method):
     def _cores(self, use: Use) -> dict[str, Program]:
         a, b, c = (factor.T for factor in self.coupling.factors)
         rows = (use.batch, use.channels)
-        made = plan(
-            "bci,bcj,ir,jr,kr->bck",
-            (*rows, len(a)),
-            (*rows, len(b)),
-            *(a.shape, b.shape, c.shape),
-            batch="b",
-            dtype=use.dtype,
-            gradients=use.gradients,
-            device=use.device,
-        )
+        shapes = (*rows, len(a)), (*rows, len(b)), a.shape, b.shape, c.shape
+        made = use.product("bci,bcj,ir,jr,kr->bck", *shapes)
 
         def run(x: Array, y: Array, _: Array | None) -> Array:
             x, y = (jnp.broadcast_to(z, (len(z), use.channels, z.shape[-1])) for z in (x, y))

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from tensornet.planner import cheapest, plan
+from tensornet.planner import cheapest
 
 from ..bilinear import BilinearMap, Path
-from ..method import Program, Use, times_table
+from ..method import Program, Use, planned, times_table
 from ..weighting import components_of_irreps
 from .contraction import batch_letters, contractions, head, without_channels
 
@@ -109,10 +109,8 @@ def _weighted_tensor(bilinear: BilinearMap, use: Use) -> Program:
     place = np.eye(int(np.prod(sizes)))[index]
     repeats = [components_of_irreps(irreps) for irreps in three]
     placed = times_table(place, use.channels, replace(use, batch=1))
-    options: dict[str, Any] = {"dtype": use.dtype, "device": use.device}
-    spread = plan(
-        "cIJK,Ii,Jj,Kk->cijk", (use.channels, *sizes), *(r.shape for r in repeats), **options
-    )
+    shapes = (use.channels, *sizes), *(r.shape for r in repeats)
+    spread = planned("cIJK,Ii,Jj,Kk->cijk", *shapes, use=use, batch=None)
     loop = use.loop(use.channels * tensor.size, 3 * use.channels * tensor.size)
     a, b, _ = batch_letters(use)
     joined = use.product(

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from tensornet.planner import Work, plan
+from tensornet.planner import Work
 
-from ..method import Program, Use
+from ..method import Program, Use, planned
 from .fields import Field, Fields
 from .separable import Separable, separable
 
@@ -101,7 +101,7 @@ def _step(
     expression: str, shape: tuple[int, ...], table: np.ndarray, use: Use
 ) -> tuple[tuple[Any, ...], Callable[[Array], Array]]:
     """Return cost and function of a contraction with a constant table."""
-    made = plan(expression, shape, table.shape, batch="b", dtype=use.dtype, device=use.device)
+    made = planned(expression, shape, table.shape, use=use)
     cost = (made, made) if use.gradients else (made,)
     return cost, lambda x: made(x, jnp.asarray(table, x.dtype))
 

@@ -127,14 +127,15 @@ def _repeated(scale: np.ndarray, irreps: e3nn.Irreps, members: Sequence[int]) ->
 
 
 def _dimension(irreps: e3nn.Irreps, position: int) -> int:
-    own = irreps.slices()[position]
-    return own.stop - own.start
+    _, irrep = tuple(irreps)[position]
+    return irrep.dim
 
 
 def _runs(irreps: e3nn.Irreps, members: Sequence[int]) -> list[slice]:
     """Return the components of some irreps, neighbours joined."""
     runs: list[slice] = []
-    for own in (irreps.slices()[n] for n in members):
+    slices = irreps.slices()
+    for own in (slices[n] for n in members):
         if runs and runs[-1].stop == own.start:
             runs[-1] = slice(runs[-1].start, own.stop)
         else:

@@ -1,5 +1,6 @@
 """The contraction planner: every expensive contraction of the packages goes through it."""
 
+from .choose import Repeated as Repeated
 from .choose import Work as Work
 from .choose import calibrate as calibrate
 from .choose import calibrated as calibrated

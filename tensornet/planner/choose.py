@@ -43,6 +43,19 @@ class Work:
         return max(compute, self.bytes / rates.bandwidth) + rates.overhead
 
 
+@dataclasses.dataclass(frozen=True)
+class Repeated:
+    """An alternative, or a part of one, that runs several times.
+
+    Attributes:
+        what: as `cheapest` takes it.
+        times: how often.
+    """
+
+    what: Any
+    times: int
+
+
 def cheapest(
     alternatives: Mapping[str, Any], *, device: str | None = None, rates: Rates | None = None
 ) -> tuple[str, Any, str]:
@@ -50,7 +63,7 @@ def cheapest(
 
     Args:
         alternatives: by name, a `Plan`, a `StagedPlan`, a `Network` (which is planned), a
-            `Work`, or a sequence of these that are all needed.
+            `Work`, one of these `Repeated`, or a sequence of these that are all needed.
         device: kind of device; by default the one jax runs on.
         rates: a measured table in place of the shipped one.
 
@@ -85,14 +98,18 @@ def _priced(name: str, x: Any, rates: Rates) -> tuple[float, float | int, float 
         return x.seconds(rates), x.flops, x.bytes, x
     if isinstance(x, (Plan, StagedPlan)):
         return x.seconds, x.flops, x.bytes, x
+    if isinstance(x, Repeated):
+        *once, chosen = _priced(name, x.what, rates)
+        seconds, flops, nbytes = (x.times * value for value in once)
+        return seconds, flops, nbytes, Repeated(chosen, x.times)
     if isinstance(x, Sequence) and not isinstance(x, str):
         parts = [_priced(name, part, rates) for part in x]
         chosen = type(x)(part[3] for part in parts)  # type: ignore[call-arg]
         total = [sum((part[i] for part in parts), 0.0) for i in range(3)]
         return total[0], total[1], total[2], chosen
     raise TypeError(
-        f"alternatives[{name!r}]: expected a Plan, StagedPlan, Network, Work or a sequence of "
-        f"these, got {type(x).__name__}"
+        f"alternatives[{name!r}]: expected a Plan, StagedPlan, Network, Work, Repeated or a "
+        f"sequence of these, got {type(x).__name__}"
     )
 
 

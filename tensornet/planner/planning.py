@@ -159,8 +159,9 @@ def candidates(
             made.follow(entry)
             found.append(_finished(made, precision))
     what = {"seconds": "seconds", "flops": "flops", "bytes": "bytes", "memory": "peak_bytes"}
+    distinct = dict.fromkeys(found) if len(found) > 1 else found  # hashing a plan is no trifle
     # A stable sort: equal plans stay in the order of the search.
-    return sorted(dict.fromkeys(found), key=lambda p: (getattr(p, what[objective]), p.seconds))
+    return sorted(distinct, key=lambda p: (getattr(p, what[objective]), p.seconds))
 
 
 def _unsliced(described: Network, **options: Any) -> Plan:

@@ -10,6 +10,7 @@ import pytest
 from tensornet.cache import cache_directory
 from tensornet.container import read_container, write_container
 from tensornet.planner import (
+    Repeated,
     Work,
     calibrate,
     calibrated,
@@ -20,6 +21,7 @@ from tensornet.planner import (
     tune,
 )
 from tensornet.planner.cost import CPU
+from tensornet.planner.table import amount
 
 
 def test_cheapest_names_plans_and_tabulates():
@@ -34,6 +36,10 @@ def test_cheapest_names_plans_and_tabulates():
     # The first of equals; parts that are all needed add up.
     assert cheapest({"b": large, "a": large}, device="cpu")[0] == "b"
     assert cheapest({"two": (large, large), "one": large}, device="cpu")[0] == "one"
+    often = {"large, twice": Repeated((large,), 2), "both": (large, large, small)}
+    name, _, repeated = cheapest(often, device="cpu")
+    assert name == "large, twice"
+    assert amount(2 * large.flops, "") in repeated
     staged = plan_stages(["ij,jk->ik"], {"ij": (8, 8), "jk": (8, 8)})
     fast = Work(flops=1, bytes=8, run=jnp.fft.fft)
     name, chosen, _ = cheapest({"plan": staged, "fft": fast}, device="cpu")
