@@ -55,7 +55,7 @@ def from_scipy(matrix: Any, *, layout: str = "auto", dtype: Any = None) -> Spars
         TypeError: not a scipy sparse matrix of real numbers.
         ValueError: an unknown layout.
     """
-    csr = canonical(matrix)
+    csr: Any = canonical(matrix)
     data = jnp.asarray(csr.data if dtype is None else csr.data.astype(dtype))
     return from_pattern(Pattern(csr.shape, csr.indptr, csr.indices), data, layout=layout)
 
@@ -91,10 +91,11 @@ def as_matrix(A: Any) -> SparseMatrix:
 
 def _tridiagonal(A: lx.TridiagonalLinearOperator) -> SparseMatrix:
     n = len(A.diagonal)
-    places = scipy.sparse.diags_array(
-        [np.ones(n - 1), np.ones(n), np.ones(n - 1)], offsets=[-1, 0, 1]
-    )
-    pattern = Pattern.of(places.tocsr())
+    lengths = np.minimum(np.arange(n) + 2, n) - np.maximum(np.arange(n) - 1, 0)
+    rows = np.repeat(np.arange(n), lengths)
+    indptr = np.concatenate([[0], np.cumsum(lengths)])
+    step = np.arange(len(rows)) - indptr[rows]
+    pattern = Pattern((n, n), indptr, np.maximum(rows - 1, 0) + step)
     offset = pattern.indices - pattern.rows
     of_row = {-1: 0, 0: n - 1, 1: 2 * n - 1}
     start = np.vectorize(of_row.get)(offset)

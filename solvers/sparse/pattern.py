@@ -37,7 +37,7 @@ class Pattern:
     @classmethod
     def of(cls, matrix: Any) -> "Pattern":
         """Return the pattern of a scipy matrix, explicit zeros kept."""
-        csr = canonical(matrix)
+        csr: Any = canonical(matrix)
         return cls(csr.shape, csr.indptr, csr.indices)
 
     def __hash__(self) -> int:
@@ -75,7 +75,7 @@ class Pattern:
         order = np.lexsort((self.rows, self.indices)).astype(np.int32)
         counts = np.bincount(self.indices, minlength=self.shape[1])
         indptr = np.concatenate([[0], np.cumsum(counts)])
-        return Pattern(self.shape[::-1], indptr, self.rows[order]), order
+        return Pattern((self.shape[1], self.shape[0]), indptr, self.rows[order]), order
 
     @functools.cached_property
     def is_symmetric(self) -> bool:
@@ -118,7 +118,7 @@ def canonical(matrix: Any) -> scipy.sparse.csr_array:
         raise TypeError(f"A: expected a scipy sparse matrix, got {type(matrix).__name__}")
     if matrix.dtype.kind not in "fiub":
         raise TypeError(f"A: expected real numbers, got {matrix.dtype}")
-    csr = scipy.sparse.csr_array(matrix, copy=True)
+    csr: Any = scipy.sparse.csr_array(matrix, copy=True)
     if csr.dtype not in (np.float32, np.float64):
         csr = csr.astype(np.float64)
     csr.sum_duplicates()

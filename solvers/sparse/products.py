@@ -64,7 +64,7 @@ def product(left: Pattern, right: Pattern, *, within: Pattern | None = None) -> 
         hit = within.keys[np.minimum(out, within.nnz - 1)] == keys
         first, second, out = first[hit], second[hit], out[hit]
     order = np.argsort(out, kind="stable")
-    return Product(*(_index(x[order]) for x in (first, second, out)), within)
+    return Product(_index(first[order]), _index(second[order]), _index(out[order]), within)
 
 
 def meeting(left: Pattern, right: Pattern) -> tuple[np.ndarray, np.ndarray]:
