@@ -9,7 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from tensornet.validation import as_real
 
@@ -140,7 +140,9 @@ class SpectralConv(eqx.Module):
         weight: Any = self.weight
         return weight[(*middle, slice(2 * kept(self.modes)[-1]), ...)]
 
-    def __call__(self, x: Float[Array, "..."], *, shard: str | None = None) -> Float[Array, "..."]:
+    def __call__(
+        self, x: Float[ArrayLike, "..."], *, shard: str | None = None
+    ) -> Float[Array, "..."]:
         """Convolve.
 
         Args:
