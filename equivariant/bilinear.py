@@ -111,6 +111,11 @@ class BilinearMap:
         first, second = self.irreps_in1[i].ir, self.irreps_in2[j].ir
         return f"{first} x {second} -> {self.irreps_out[o].ir}"
 
+    def listed(self, paths: Sequence[Path]) -> str:
+        """Name some paths, the first few of many, and say how many there are."""
+        shown = ", ".join(map(self.name, paths[:4]))
+        return f"{len(paths)} paths ({shown}{', ...' if len(paths) > 4 else ''})"
+
     # Weights ------------------------------------------------------------------------------
 
     @property

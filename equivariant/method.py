@@ -25,6 +25,8 @@ from .bilinear import BilinearMap
 _ELEMENTWISE = 0.05
 # Products to compute in one tile.
 _TILE = 1024
+# Sizes of the batch that are told apart: below all is overhead, above all is proportional.
+_SMALLEST, _LARGEST = 16, 16384
 
 
 @dataclass(frozen=True)
@@ -129,12 +131,13 @@ class Method(abc.ABC):
 
     Attributes:
         map: what is computed.
-        batch: typical size of the batch, for which programs are compared.
+        batch: typical size of the batch, for which programs are compared; by default the one of
+            each call (see `typical_batch`).
         gradients: whether gradients with respect to both inputs count in the comparison.
     """
 
     map: BilinearMap
-    batch: int = 1024
+    batch: int | None = None
     gradients: bool = True
 
     name: ClassVar[str]
@@ -147,6 +150,14 @@ class Method(abc.ABC):
     @abc.abstractmethod
     def programs(self, use: Use) -> dict[str, Program]:
         """Return programs for the map, by name."""
+
+    def alternatives(self, use: Use) -> dict[str, Program]:
+        """Return what is compared: programs, and the same tile by tile."""
+        return {**self.programs(use), **_in_tiles(self, use)}
+
+    def method_for(self, use: Use) -> str:  # noqa: ARG002  the same for all
+        """Return the name of the method that runs."""
+        return self.name
 
     def choose(self, use: Use) -> tuple[str, Program, str]:
         """Return the program that the planner expects to be the fastest, and a table of all."""
@@ -192,14 +203,27 @@ class Method(abc.ABC):
             factors = jnp.broadcast_to(factors.reshape(*own, *tail), (*head, *tail))
             factors = factors.reshape(-1, channels, *tail)
         shared = (first.shape[1] < channels, second.shape[1] < channels)
-        use = Use(channels, self.batch, str(first.dtype), self.gradients, shared, varying)
+        size = self.batch or typical_batch(batch)
+        use = Use(channels, size, str(first.dtype), self.gradients, shared, varying)
         z = self.choose(use)[1].run(first, second, factors)
         return z.reshape(*batch, channels, z.shape[-1])
 
 
+def typical_batch(axes: Sequence[int]) -> int:
+    """Return the size for which a call with these batch axes is planned.
+
+    That is the nearest power of two within bounds, so that few sizes are told apart; the default
+    of `Use` where there are no axes, as under `jax.vmap`.
+    """
+    if not axes:
+        return Use.batch
+    size = min(max(math.prod(axes), _SMALLEST), _LARGEST)
+    return 2 ** round(math.log2(size))
+
+
 @lru_cache(maxsize=1024)
 def _chosen(method: Method, use: Use) -> tuple[str, Program, str]:
-    programs = {**method.programs(use), **_in_tiles(method, use)}
+    programs = method.alternatives(use)
     name, _, table = cheapest({k: p.cost for k, p in programs.items()}, device=use.device)
     return name, programs[name], table
 

@@ -9,15 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
-from tensornet.planner import cheapest, contract
+from tensornet.planner import contract
 
+from .auto import Auto
 from .bilinear import BilinearMap
 from .coupling.clebsch_gordan_product import ClebschGordan
 from .coupling.cp_product import CPProduct
 from .coupling.gaunt import GauntGrid
 from .coupling.gaunt_fourier import GauntFourier
 from .coupling.tables import clebsch_gordan
-from .method import Method, Use
+from .method import Method, Use, typical_batch
 
 EXACT: tuple[type[Method], ...] = (ClebschGordan, GauntGrid, GauntFourier)
 METHODS = ("auto", *(kind.name for kind in EXACT), CPProduct.name)
@@ -67,8 +68,9 @@ class TensorProduct(eqx.Module):
             coupling: `"gaunt"` or `"clebsch-gordan"`.
             weights: `None`, `"shared"`, `"per-degree"`, `"low-rank:R"` or `"per-path"`.
             channels: how many products there are side by side, each with weights of its own.
-            method: `"auto"` takes the exact method that the planner expects to be fastest, and
-                with `rank` or `rtol` considers `"cp"` too; or one by name.
+            method: `"auto"` takes, for the shapes of each call, the exact method that the planner
+                expects to be fastest; with `rank` or `rtol` it considers `"cp"` too, for a batch
+                of 1024, since an approximation may not change with the shape. Or one by name.
             rank: components of `"cp"`.
             rtol: relative error of `"cp"`.
             key: draws the weights, from a normal distribution.
@@ -97,10 +99,8 @@ class TensorProduct(eqx.Module):
             self.implementation = kind(self.bilinear)
             self.reason = "asked for by name"
         else:
-            found, refused = _possible(self.bilinear)
-            if approximate:
-                found["cp"] = CPProduct(self.bilinear, rank=rank, rtol=rtol)
-            self.implementation, self.reason = _fastest(found, refused, channels)
+            cp = CPProduct(self.bilinear, rank=rank, rtol=rtol) if approximate else None
+            self.implementation, self.reason = _fastest(self.bilinear, cp, channels)
 
     @property
     def irreps_in1(self) -> e3nn.Irreps:
@@ -125,8 +125,12 @@ class TensorProduct(eqx.Module):
 
     @property
     def method(self) -> str:
-        """The name of the method."""
-        return self.implementation.name
+        """The name of the method, of those that `"auto"` has the one for a batch of 1024."""
+        return self.method_for(Use.batch)
+
+    def method_for(self, batch: int) -> str:
+        """Return the name of the method that runs for a size of the batch."""
+        return self.implementation.method_for(Use(self.channels, typical_batch((batch,))))
 
     @property
     def error_bound(self) -> float:
@@ -182,25 +186,23 @@ def plain(x: Any, argument: str, irreps: e3nn.Irreps) -> Array:
     return x.array
 
 
-def _possible(bilinear: BilinearMap) -> tuple[dict[str, Method], dict[str, str]]:
-    found: dict[str, Method] = {}
-    refused = {}
+def _fastest(bilinear: BilinearMap, cp: CPProduct | None, channels: int) -> tuple[Method, str]:
+    found, refused = [], []
     for kind in EXACT:
         try:
-            found[kind.name] = kind(bilinear)
+            found.append(kind(bilinear))
         except ValueError as error:
-            refused[kind.name] = str(error)
-    return found, refused
-
-
-def _fastest(
-    found: dict[str, Method], refused: dict[str, str], channels: int
-) -> tuple[Method, str]:
-    programs = {name: method.choose(Use(channels))[:2] for name, method in found.items()}
-    costs = {f"{name}: {how}": program.cost for name, (how, program) in programs.items()}
-    best, _, table = cheapest(costs)
-    lines = [table, *(f"  {name} cannot: {why}" for name, why in refused.items())]
-    return found[best.split(":")[0]], "\n".join(lines)
+            refused.append(f"  {kind.name} cannot: {error}")
+    exact = Auto(bilinear, methods=tuple(found))
+    use = Use(channels)
+    table = exact.choose(use)[2]
+    if cp is not None:
+        both = Auto(bilinear, methods=(*found, cp))
+        table = both.choose(use)[2]
+        if both.method_for(use) == cp.name:
+            return cp, "\n".join([table, *refused])
+    note = f"  for a batch of {use.batch}; compared anew for the shapes of each call"
+    return exact, "\n".join([table, *refused, note])
 
 
 def tensor_product(x: Any, y: Any, *, irreps_out: Any = None) -> e3nn.IrrepsArray:

@@ -1,6 +1,5 @@
 """Products through a CP decomposition of the coupling tensor."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar
@@ -39,7 +38,7 @@ class CPProduct(Method):
         if self.map.weights == "per-path":
             raise ValueError(
                 f"method: 'cp' decomposes one tensor, so weights cannot differ from path to path; "
-                f"got weights='per-path' for the paths {_named(self.map)}"
+                f"got weights='per-path' for {self.map.listed(self.map.triples)}"
             )
         self.coupling  # noqa: B018  decomposed now, so that what is refused is refused here
 
@@ -73,9 +72,3 @@ class CPProduct(Method):
 @lru_cache(maxsize=64)
 def _decomposed(bilinear: BilinearMap, rank: int | None, rtol: float | None) -> CPCoupling:
     return decompose_coupling(bilinear.tensor(), rank=rank, rtol=rtol)
-
-
-def _named(bilinear: BilinearMap) -> str:
-    paths: Sequence[str] = [bilinear.name(path) for path in bilinear.triples]
-    more = f" and {len(paths) - 4} more" if len(paths) > 4 else ""
-    return ", ".join(paths[:4]) + more

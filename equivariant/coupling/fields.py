@@ -7,7 +7,6 @@ Functions are split by signs where sums of products would reach irreps that no p
 """
 
 import itertools
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -16,7 +15,7 @@ import e3nn_jax as e3nn
 import numpy as np
 from jaxtyping import Float64
 
-from ..bilinear import BilinearMap, Path
+from ..bilinear import BilinearMap
 from .separable_terms import separable_terms
 
 Irreps = tuple[e3nn.Irreps, e3nn.Irreps, e3nn.Irreps]
@@ -71,19 +70,6 @@ class Fields:
     products: tuple[Product, ...]
 
 
-def refuse_weights(bilinear: BilinearMap, method: str) -> None:
-    """Raise where a method that multiplies sums of paths is to weight each path.
-
-    Raises:
-        ValueError: the map has weights per path; names the paths.
-    """
-    if bilinear.weights == "per-path":
-        raise ValueError(
-            "method: expected one that keeps paths apart, as their weights are given one by one, "
-            f"got {method!r}, which cannot weight {_listed(bilinear, bilinear.triples)}"
-        )
-
-
 @lru_cache(maxsize=256)
 def fields_of(bilinear: BilinearMap, *, antipodal: bool = False) -> Fields:
     """Return the products that make up a map with weights of one.
@@ -121,7 +107,7 @@ def fields_of(bilinear: BilinearMap, *, antipodal: bool = False) -> Fields:
             if found is None:
                 raise ValueError(
                     "method: expected one for the Clebsch-Gordan coupling of "
-                    f"{_listed(bilinear, paths)}, got one that would need too many Gaunt products"
+                    f"{bilinear.listed(paths)}, got one that would need too many Gaunt products"
                 )
             factors = [f[:, n] for f, n in zip(found, degrees, strict=True)]
         triples = {tuple(signs[k][path[k]] for k in range(3)) for path in paths}
@@ -144,9 +130,3 @@ def _signs(irreps: Irreps, antipodal: bool) -> list[list[tuple[int, ...]]]:
         return both
     options = [[[(p * q**k,) for p, q in each] for each in both] for k in (0, 1)]
     return min(options[::-1], key=lambda signs: len(set(signs[0])) * len(set(signs[1])))
-
-
-def _listed(bilinear: BilinearMap, paths: Sequence[Path]) -> str:
-    names = [bilinear.name(path) for path in paths]
-    shown = ", ".join(names[:4])
-    return f"{len(names)} paths ({shown}{', ...' if len(names) > 4 else ''})"

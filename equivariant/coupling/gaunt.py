@@ -8,10 +8,11 @@ from typing import ClassVar
 import e3nn_jax as e3nn
 import numpy as np
 
-from ..bilinear import BilinearMap
-from ..method import Method, Program, Use
-from ..weighting import weighted
-from .fields import Fields, Irreps, fields_of, refuse_weights
+from tensornet.planner import Work
+
+from ..method import Program, Use
+from .fields import Irreps, fields_of
+from .gaunt_products import GauntProducts
 from .quadrature import Grid, grid
 from .rings import through_rings
 from .space import Space, through
@@ -19,44 +20,22 @@ from .sphere import analysis, synthesis, tangent_synthesis
 
 
 @dataclass(frozen=True)
-class GauntGrid(Method):
+class GauntGrid(GauntProducts):
     """Values and gradients at points of the sphere, multiplied point by point, then integrated.
 
-    Exact: the points integrate products of three harmonics without error. Weights per degree are
-    factors of coefficients; with the Clebsch-Gordan coupling several such products are summed.
+    Exact: the points integrate products of three harmonics without error.
     """
 
     name: ClassVar[str] = "gaunt-grid"
 
-    def __post_init__(self):
-        """Check.
-
-        Raises:
-            ValueError: weights per path, or a Clebsch-Gordan coupling that takes too many products;
-                names the paths.
-        """
-        refuse_weights(self.map, self.name)
-        fields_of(self.map)
-
-    def programs(self, use: Use) -> dict[str, Program]:
-        """Return programs for the map, by name."""
-        return grid_programs(self.map, fields_of, use)
-
-
-def grid_programs(
-    bilinear: BilinearMap, fields: Callable[..., Fields], use: Use
-) -> dict[str, Program]:
-    """Return the programs of a map on the grid, given what finds its fields."""
-
-    def cores(inner: Use) -> dict[str, Program]:
-        plain, antipodal = fields(bilinear), fields(bilinear, antipodal=True)
+    def cores(self, use: Use) -> dict[str, Program]:
+        """Return programs for the map with weights of one, by name."""
+        plain, antipodal = fields_of(self.map), fields_of(self.map, antipodal=True)
         return {
-            "all points": through(_space(plain.irreps, half=False), plain, inner),
-            "half the points": through(_space(plain.irreps, half=True), antipodal, inner),
-            "rings": through_rings(plain, inner),
+            "all points": through(_space(plain.irreps, half=False), plain, use),
+            "half the points": through(_space(plain.irreps, half=True), antipodal, use),
+            "rings": through_rings(plain, use),
         }
-
-    return weighted(bilinear, cores, use)
 
 
 @lru_cache(maxsize=64)
@@ -66,19 +45,24 @@ def _space(irreps: Irreps, *, half: bool) -> Space:
     size = len(points.weights) // (2 if half else 1)
     out = analysis(irreps[2], points).T[:size] * (2 if half else 1)
     return Space(
-        _components(irreps[0], points)[..., :size],
-        _components(irreps[1], points)[..., :size],
+        components(irreps[0], points)[..., :size],
+        components(irreps[1], points)[..., :size],
         out,
         enter=lambda f, _: f,
         multiply=lambda f, g, _: f * g,
         leave=lambda h: h,
-        price=lambda use, entering, products, leaving: use.loop(
-            2 * size * products, size * (entering + leaving)
-        ),
+        price=pointwise(size),
     )
 
 
-def _components(irreps: e3nn.Irreps, points: Grid) -> np.ndarray:
+def pointwise(size: int) -> Callable[[Use, float | int, float | int, float | int], Work]:
+    """Return what products at so many points cost (see `Space`)."""
+    return lambda use, entering, products, leaving: use.loop(
+        2 * size * products, size * (entering + leaving)
+    )
+
+
+def components(irreps: e3nn.Irreps, points: Grid) -> np.ndarray:
     """Return tables [3, d, point]: values and both components of the scaled gradient."""
     whole = [synthesis(irreps, points)[None], tangent_synthesis(irreps, points)]
     return np.concatenate(whole).transpose(0, 2, 1)

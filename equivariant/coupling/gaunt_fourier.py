@@ -1,7 +1,6 @@
 """Products of functions on the sphere as products of Fourier series on the torus."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar
@@ -12,11 +11,12 @@ from jaxtyping import Array
 
 from tensornet.planner import Work
 
-from ..bilinear import BilinearMap
-from ..method import Method, Program, Use
-from ..weighting import weighted
-from .fields import Fields, Irreps, fields_of, refuse_weights
+from ..method import Program, Use
+from .fields import Irreps, fields_of
 from .fourier import coefficients, convolve, from_torus, sample_shape, samples, to_torus
+from .gaunt import components, pointwise
+from .gaunt_products import GauntProducts
+from .quadrature import Grid
 from .space import Space, through
 
 # Share of the rate of a large matrix product that small Fourier transforms reach.
@@ -24,39 +24,22 @@ _FFT = 0.02
 
 
 @dataclass(frozen=True)
-class GauntFourier(Method):
-    """The same products as on the grid, by convolution of Fourier series or by FFT of them."""
+class GauntFourier(GauntProducts):
+    """The same products as on the grid, of Fourier series: by samples of them or by convolution.
+
+    Samples are taken by FFT, or by matrices that hold the whole way from coefficients to them.
+    """
 
     name: ClassVar[str] = "gaunt-fourier"
 
-    def __post_init__(self):
-        """Check.
-
-        Raises:
-            ValueError: weights per path, or a Clebsch-Gordan coupling that takes too many products;
-                names the paths.
-        """
-        refuse_weights(self.map, self.name)
-        fields_of(self.map)
-
-    def programs(self, use: Use) -> dict[str, Program]:
-        """Return programs for the map, by name."""
-        return fourier_programs(self.map, fields_of, use)
-
-
-def fourier_programs(
-    bilinear: BilinearMap, fields: Callable[..., Fields], use: Use
-) -> dict[str, Program]:
-    """Return the programs of a map on the torus, given what finds its fields."""
-
-    def cores(inner: Use) -> dict[str, Program]:
-        found = fields(bilinear)
+    def cores(self, use: Use) -> dict[str, Program]:
+        """Return programs for the map with weights of one, by name."""
+        found = fields_of(self.map)
         return {
-            "convolution": through(_convolving(found.irreps), found, inner),
-            "fft": through(_sampling(found.irreps), found, inner),
+            "matrices": through(_matrices(found.irreps), found, use),
+            "fft": through(_sampling(found.irreps), found, use),
+            "convolution": through(_convolving(found.irreps), found, use),
         }
-
-    return weighted(bilinear, cores, use)
 
 
 def _degrees(irreps: Irreps) -> tuple[int, int, int]:
@@ -66,6 +49,40 @@ def _degrees(irreps: Irreps) -> tuple[int, int, int]:
 
 def _planes(f: Array, degree: int) -> Array:
     return f.reshape(*f.shape[:-1], 2, degree + 1, degree + 1)
+
+
+@lru_cache(maxsize=64)
+def _matrices(irreps: Irreps) -> Space:
+    """Return samples on half the torus, which is once the sphere: all orders of the other half.
+
+    There are rings of l1 + l2 + l3 + 1 samples at beta = 2 pi b / B, and the pole. Series of degree
+    l1 + l2 in beta need B = 2 (l1 + l2) + 1.
+    """
+    l1, l2, l3 = _degrees(irreps)
+    top, turn = l1 + l2, l1 + l2 + l3 + 1
+    alpha = 2 * np.pi * np.arange(turn) / turn
+    beta = 2 * np.pi * np.arange(1, top + 1) / (2 * top + 1)
+    b, a = (part.ravel() for part in np.meshgrid(beta, alpha, indexing="ij"))
+    b, a = np.append(0.0, b), np.append(0.0, a)
+    points = np.stack([np.sin(b) * np.sin(a), np.cos(b), np.sin(b) * np.cos(a)], axis=-1)
+    places = Grid(points, np.full(len(points), 1 / len(points)), 0)
+
+    # Coefficients of v, u >= 0; the sample at -beta is (-1)^v times that at beta, order by order.
+    v, u = np.arange(l3 + 1)[:, None, None], np.arange(top + 1)[:, None]
+    mirrored = np.exp(-1j * u * b) + (-1.0) ** v * np.exp(1j * u * b)
+    series = 1j**v * np.exp(-1j * v * a) * mirrored / (turn * (2 * top + 1))
+    series[..., 0] = np.where(v[..., 0] == 0, 1 / (2 * top + 1), 0)
+    planes = np.stack([series.real, series.imag]).reshape(-1, len(b))
+    out = planes.T @ from_torus(irreps[2], top).dense
+    return Space(
+        components(irreps[0], places),
+        components(irreps[1], places),
+        out,
+        enter=lambda f, _: f,
+        multiply=lambda f, g, _: f * g,
+        leave=lambda h: h,
+        price=pointwise(len(b)),
+    )
 
 
 @lru_cache(maxsize=64)

@@ -131,39 +131,39 @@ def test_bounds_hold_and_are_not_vacuous(degree, rank, most):
 def test_any_tensor_is_fitted_exactly_at_its_rank():
     rng = np.random.default_rng(1)
     tensor = np.einsum("ri,rj,rk->ijk", *(rng.standard_normal((5, n)) for n in (4, 4, 4)))
-    found = decompose_coupling(tensor, rtol=1e-9)
+    found = decompose_coupling(tensor, rank=7, rtol=1e-9)
     assert found.rank == 5
     assert relative(tensor, found) < 1e-12
 
 
 def test_the_search_takes_the_least_rank_it_finds():
     tensor = coupling(1)
-    loose, tight = (decompose_coupling(tensor, rtol=rtol) for rtol in (0.6, 0.3))
+    loose, tight = (decompose_coupling(tensor, rank=7, rtol=rtol) for rtol in (0.6, 0.4))
     assert relative(tensor, loose) <= 0.6
-    assert relative(tensor, tight) <= 0.3
-    assert loose.rank < tight.rank < 8
+    assert relative(tensor, tight) <= 0.4
+    assert loose.rank < tight.rank < 7
 
 
 def test_a_matrix_is_cut_as_its_singular_values_say():
-    matrix = np.random.default_rng(2).standard_normal((6, 4))
+    matrix = np.random.default_rng(2).standard_normal((4, 3))
     values = np.linalg.svd(matrix, compute_uv=False)
-    found = decompose_coupling(matrix[:, :, None], rank=2)
     best = np.linalg.norm(values[2:]) / np.linalg.norm(values)
+    found = decompose_coupling(matrix[:, :, None], rank=2)
     assert found.relative_error == pytest.approx(best, rel=1e-3)
     assert values[2] * (1 - 1e-9) <= found.error_bound <= np.linalg.norm(values[2:]) * (1 + 1e-9)
 
 
 def test_same_arguments_give_the_same_factors_and_are_kept(monkeypatch):
     tensor = coupling(1)
-    first = decompose_coupling(tensor, rank=4)
+    first = decompose_coupling(tensor, rank=7)
     entries = [path for path in cache_directory().rglob("cp-coupling/*") if path.is_file()]
     assert len(entries) == 1
     with monkeypatch.context() as patch:
         patch.setattr(cp, "refine", lambda *_, **__: pytest.fail("computed again"))
-        kept = decompose_coupling(tensor, rank=4)
+        kept = decompose_coupling(tensor, rank=7)
     entries[0].unlink()
-    again = decompose_coupling(tensor, rank=4)
-    other = decompose_coupling(tensor, rank=4, key=jax.random.key(1))
+    again = decompose_coupling(tensor, rank=7)
+    other = decompose_coupling(tensor, rank=7, key=jax.random.key(1))
     for a, b, c in zip(first.factors, kept.factors, again.factors, strict=True):
         np.testing.assert_array_equal(a, b)
         np.testing.assert_array_equal(a, c)
@@ -175,14 +175,14 @@ def test_works_inside_a_trace_and_without_64_bit_types():
 
     @jax.jit
     def product(x, y):
-        found = decompose_coupling(tensor, rank=4)
+        found = decompose_coupling(tensor, rank=7)
         a, b, c = (jnp.asarray(f, x.dtype) for f in found.factors)
         high = jax.lax.Precision.HIGHEST
         first, second = jnp.matmul(a, x, precision=high), jnp.matmul(b, y, precision=high)
         return jnp.matmul(first * second, c, precision=high)
 
     x, y = np.random.default_rng(3).standard_normal((2, 4)).astype(np.float32)
-    found = decompose_coupling(tensor, rank=4)
+    found = decompose_coupling(tensor, rank=7)
     expected = np.einsum("ijk,i,j->k", rebuilt(found), x, y)
     result = product(x, y)
     assert result.dtype == jnp.float32
@@ -207,10 +207,10 @@ def test_arguments_are_checked(arguments, error, message):
 
 def test_an_error_out_of_reach_is_told_with_the_best_that_was():
     tensor = coupling(1)
-    with pytest.raises(ValueError, match=r"rtol: .*1e-05 .*at most 4 .*got \d.* at rank 4") as told:
-        decompose_coupling(tensor, rank=4, rtol=1e-5)
-    best = decompose_coupling(tensor, rank=4).relative_error
-    assert float(str(told.value).split("got ")[1].split(" ")[0]) >= 0.99 * best
+    with pytest.raises(ValueError, match=r"rtol: .*1e-05 .*at most 7 .*got \d.* at rank 7") as told:
+        decompose_coupling(tensor, rank=7, rtol=1e-5)
+    best = decompose_coupling(tensor, rank=7).relative_error
+    assert float(str(told.value).split("got ")[1].split(" ")[0]) >= 0.95 * best
 
 
 @pytest.mark.parametrize(

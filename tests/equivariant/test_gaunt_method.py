@@ -52,8 +52,10 @@ def test_every_program(method, irreps):
         bilinear = BilinearMap(*irreps, coupling=coupling, weights=weights)
         x, y, w = arguments(bilinear, 2, 2)
         want = expected(bilinear, x, y, w)
-        for name, program in method(bilinear).programs(Use(2, dtype="float64")).items():
-            np.testing.assert_allclose(program.run(x, y, w), want, atol=1e-11, err_msg=name)
+        programs = method(bilinear).programs(Use(2, dtype="float64"))
+        run = jax.jit(lambda *a, p=programs: {name: program.run(*a) for name, program in p.items()})
+        for name, got in run(x, y, w).items():
+            np.testing.assert_allclose(got, want, atol=1e-11, err_msg=name)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -61,7 +63,7 @@ def test_every_program(method, irreps):
 def test_low_rank_weights_and_a_channel_for_all(method):
     bilinear = BilinearMap(*CASES[1], weights="low-rank:2")
     x, y, w = arguments(bilinear, 2, 3)
-    got = method(bilinear)(x, y[:, :1], w)
+    got = jax.jit(method(bilinear))(x, y[:, :1], w)
     want = expected(bilinear, x, jnp.repeat(y[:, :1], 3, 1), w)
     np.testing.assert_allclose(got, want, atol=1e-11)
 
