@@ -25,11 +25,31 @@ def check_data(x: ArrayLike, argument: str, least: int = 1) -> Float[Array, "...
         ValueError: too few modes, an empty mode, NaN or infinity, only zeros, or entries whose
             squares the dtype cannot hold.
     """
+    array = check_array(x, argument, least)
+    if not is_traced(array):
+        check_norm(array, argument, _norm(array))
+    return array
+
+
+def check_array(x: ArrayLike, argument: str, least: int = 1) -> Float[Array, "..."]:
+    """Return `x` as a real array, with at least `least` modes; the rest is `check_norm`'s.
+
+    Raises:
+        TypeError: not an array of real numbers.
+        ValueError: too few modes, or an empty mode.
+    """
     array = as_real(x, argument)
     check_modes(array, argument, least)
-    if is_traced(array):
-        return array
-    norm = float(_norm(array))
+    return array
+
+
+def check_norm(array: Array, argument: str, whole: Array) -> None:
+    """Require entries of a finite and nonzero norm `whole`, which a program may have taken anyway.
+
+    Raises:
+        ValueError: NaN or infinity, only zeros, or entries whose squares the dtype cannot hold.
+    """
+    norm = float(whole)
     if not math.isfinite(norm):
         check_finite(array, argument)
         raise ValueError(
@@ -45,7 +65,6 @@ def check_data(x: ArrayLike, argument: str, least: int = 1) -> Float[Array, "...
         raise ValueError(
             f"{argument}: expected a nonzero tensor, got only zeros in shape {array.shape}"
         )
-    return array
 
 
 def check_eager(x: Array, argument: str, instead: str) -> None:

@@ -12,11 +12,19 @@ from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 
 from ..formats import Decomposition, Tucker
 from ..formats.letters import letters
-from ..linalg import at_stationary_point, left_singular, qr, randomized_range
+from ..linalg import at_stationary_point, leading_left, left_singular, qr, randomized_range
 from ..planner import StagedPlan, contract, plan_stages
 from ..status import Status
-from ..validation import check_rank, check_ranks, check_truncation
-from .border import check_change, check_data, check_eager, check_key, check_outcome
+from ..validation import check_rank, check_ranks, check_truncation, is_traced
+from .border import (
+    check_array,
+    check_change,
+    check_data,
+    check_eager,
+    check_key,
+    check_norm,
+    check_outcome,
+)
 from .truncation import Budget, direct, error_by_norms, norm, projection_error, squares
 
 Factors = tuple[Array, ...]
@@ -107,7 +115,7 @@ def hooi(
         ValueError: arguments out of range, or data that is empty, all zeros or not finite.
         FloatingPointError: NaN or infinity during the iteration, with `throw`.
     """
-    x = check_data(x, "x")
+    x = check_array(x, "x")
     ranks = feasible(rank, x.shape)
     _check_method(method, key)
     rtol = check_change(rtol)
@@ -123,7 +131,9 @@ def hooi(
     elif init != "hosvd":
         raise ValueError(f"init: expected 'hosvd' or a Tucker tensor, got {init!r}")
     start = init.factors if isinstance(init, Tucker) else None
-    result = _hooi(x, start, ranks, jnp.asarray(rtol, x.dtype), max_sweeps, method, key)
+    result, whole = _hooi(x, start, ranks, jnp.asarray(rtol, x.dtype), max_sweeps, method, key)
+    if not is_traced(x):
+        check_norm(x, "x", whole)
     check_outcome("hooi", result.status, throw)
     return result
 
@@ -189,11 +199,10 @@ def _st_hosvd(
             q = randomized_range(a, rank, key=one)
             small = contract("nk,np->kp", q, a)
             u, s = left_singular(small, rank=rank)
-            u = contract("nk,kr->nr", q, u[:, :rank])
+            u, missed = contract("nk,kr->nr", q, u[:, :rank]), squares(s, rank)
         else:
-            u, s = left_singular(a, rank=rank)
-            u = u[:, :rank]
-        dropped = dropped + squares(s, rank)
+            u, missed = leading_left(a, rank)
+        dropped = dropped + missed
         # The next mode comes to the front, without a copy.
         y = contract("np,nr->pr", a, u)
         factors.append(u)
@@ -208,43 +217,59 @@ def _project(x: Array, factors: Factors) -> Array:
     return contract(f"{modes},{pairs}->{inner}", x, *factors)
 
 
+def _shrunk(x: Array, factor: Array) -> Array:
+    """Multiply the first mode by its factor's transpose; it comes last."""
+    y = contract("np,nr->pr", x.reshape(x.shape[0], -1), factor)
+    return y.reshape(*x.shape[1:], factor.shape[1])
+
+
 @functools.lru_cache(maxsize=128)
 def _sweep_plan(
     shape: tuple[int, ...], ranks: tuple[int, ...], dtype: str, device: str
 ) -> StagedPlan:
-    """Plan the projections of a tensor on all factors but one, that mode first."""
+    """Plan the projections of a shrunk tensor on all other factors but one, that mode first."""
     modes = letters(2 * len(shape))
     modes, inner = modes[: len(shape)], modes[len(shape) :]
     stages = []
-    for k, own in enumerate(modes):
-        others = [m for m in range(len(shape)) if m != k]
-        factors = ",".join(f"{modes[m]}:{modes[m]}{inner[m]}" for m in others)
-        stages.append(f"tensor:{modes},{factors}->{own}{''.join(inner[m] for m in others)}")
-    sizes = {"tensor": shape, **{m: (n, r) for m, n, r in zip(modes, shape, ranks, strict=True)}}
-    return plan_stages(stages, sizes, dtype=dtype, device=device)
+    for k in range(1, len(shape)):
+        others = [m for m in range(1, len(shape)) if m != k]
+        factors = "".join(f",{modes[m]}:{modes[m]}{inner[m]}" for m in others)
+        out = f"{modes[k]}{inner[0]}{''.join(inner[m] for m in others)}"
+        stages.append(f"tensor:{modes[1:]}{inner[0]}{factors}->{out}")
+    sizes = {m: (n, r) for m, n, r in zip(modes[1:], shape[1:], ranks[1:], strict=True)}
+    return plan_stages(
+        stages, {"tensor": (*shape[1:], ranks[0]), **sizes}, dtype=dtype, device=device
+    )
 
 
-def _sweep(x: Array, factors: Factors, ranks: tuple[int, ...]) -> tuple[Factors, Array]:
-    """Update every factor once, in order; return them and the core.
+def _sweep(
+    x: Array, shrunk: Array, factors: Factors, ranks: tuple[int, ...]
+) -> tuple[Factors, Array]:
+    """Update every factor once, the first one last; return them and the core.
 
-    Two products with the whole tensor a sweep, whatever the order (see `plan_stages`).
+    `shrunk` is the tensor times the first factor, which serves all the other modes: two products
+    with the whole tensor a sweep, and one in the first, where an HOSVD has made the other.
     """
 
     def update(k: int, y: Array, _: object) -> Array:
-        nonlocal last
-        last = y.reshape(y.shape[0], -1)
-        return left_singular(last, rank=ranks[k])[0][:, : ranks[k]]
+        y = y.reshape(y.shape[0], -1)
+        return leading_left(y, ranks[k + 1], start=factors[k + 1])[0]
 
-    last = x
-    if x.ndim == 1:
-        new = (update(0, x, None),)
-    else:
+    names = letters(2 * x.ndim)
+    names, inner = names[: x.ndim], names[x.ndim :]
+    rest: Factors = ()
+    seen = x
+    if x.ndim > 1:
         made = _sweep_plan(x.shape, ranks, str(x.dtype), jax.default_backend())
-        names = letters(x.ndim)
-        swept = made.sweep({"tensor": x, **dict(zip(names, factors, strict=True))}, update)
-        new = tuple(swept[name] for name in names)
-    core = contract("np,nr->pr", last, new[-1])
-    return new, core.reshape(ranks)
+        operands = dict(zip(names[1:], factors[1:], strict=True))
+        swept = made.sweep({"tensor": shrunk, **operands}, update)
+        rest = tuple(swept[name] for name in names[1:])
+        pairs = ",".join(f"{m}{i}" for m, i in zip(names[1:], inner[1:], strict=True))
+        seen = contract(f"{names},{pairs}->{names[0]}{inner[1:]}", x, *rest)
+    seen = seen.reshape(x.shape[0], -1)
+    first = leading_left(seen, ranks[0], start=factors[0])[0]
+    core = contract("nr,np->rp", first, seen)
+    return (first, *rest), core.reshape(ranks)
 
 
 class _State(eqx.Module):
@@ -266,7 +291,8 @@ def _hooi(
     max_sweeps: int,
     method: str,
     key: PRNGKeyArray | None,
-) -> Decomposition[Tucker]:
+) -> tuple[Decomposition[Tucker], Array]:
+    # Also the norm of the tensor.
     # The derivative comes from the fixed point, not through the sweeps.
     fixed = jax.lax.stop_gradient(x)
     whole = norm(fixed)
@@ -282,8 +308,13 @@ def _hooi(
         share = norm(core) / whole
         return jnp.where(share < 1, (1 - share) * (1 + share), share * 0.0)
 
+    made = _shrunk(fixed, factors[0])  # what the HOSVD has computed too
+
     def body(state: _State) -> _State:
-        factors, core = _sweep(fixed, state.factors, ranks)
+        shrunk = jax.lax.cond(
+            state.sweeps == 0, lambda: made, lambda: _shrunk(fixed, state.factors[0])
+        )
+        factors, core = _sweep(fixed, shrunk, state.factors, ranks)
         squared = squared_error(core)
         finite = jnp.isfinite(squared)
         # Twice the change of the error, relative to it, is the change of its square.
@@ -317,7 +348,7 @@ def _hooi(
     )
     tucker = _differentiable(x, state.core, state.factors)
     error = error_by_norms(x, tucker.core, lambda: _dense(tucker))
-    return Decomposition(tucker, error, state.status, state.history, state.sweeps)
+    return Decomposition(tucker, error, state.status, state.history, state.sweeps), whole
 
 
 def _misfit(theta: Any, data: Any) -> Array:
@@ -343,8 +374,22 @@ def _differentiable(x: Array, core: Array, factors: Factors) -> Tucker:
     core = core * whole
     orthonormal = []
     for column, size in zip(columns, sizes, strict=True):
-        q, r = qr(column / size[None, :])
+        q, r = _polar(column / size[None, :])
         core = contract("np,rn->pr", core.reshape(r.shape[1], -1), r)
         orthonormal.append(q)
     core = core.reshape(tuple(q.shape[1] for q in orthonormal))
     return Tucker(core, tuple(orthonormal))
+
+
+def _polar(u: Array) -> tuple[Array, Array]:
+    """Return the polar factors `u = q r` of columns that are orthonormal already.
+
+    Only their derivative is not: series in `u.T @ u - 1`, which is rounding, give the first three
+    derivatives exactly, and leave LAPACK's threads alone.
+    """
+    identity = jnp.eye(u.shape[1], dtype=u.dtype)
+    e = contract("nr,ns->rs", u, u) - identity
+    square = contract("rs,st->rt", e, e)
+    cube = contract("rs,st->rt", square, e)
+    inverse = identity - e / 2 + square * (3 / 8) - cube * (5 / 16)
+    return contract("nr,rs->ns", u, inverse), identity + e / 2 - square / 8 + cube / 16
