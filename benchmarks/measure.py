@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import jax
 
 CLAIM_ROUNDS = 15
+_REST = 0.05  # seconds; OpenBLAS spins for 2**26 cycles, about half of this
 
 
 class Timed(Protocol):
@@ -79,12 +80,18 @@ class Timings:
         return (high - low) / statistics.median(every)
 
 
+def _rested(program: Timed) -> float:
+    time.sleep(_REST)
+    return program.seconds()
+
+
 def interleave(
     ours: Timed, peer: Timed | None, *, budget: float, least: int = 3, most: int = CLAIM_ROUNDS
 ) -> Timings:
     """Time `ours`, `peer`, `ours` in turn until the budget or `most` rounds are reached.
 
-    Both are warmed up by one call that does not count. No garbage is collected meanwhile.
+    Both are warmed up by one call that does not count. No garbage is collected meanwhile, and each
+    call waits until the threads that a BLAS has left spinning after the one before are asleep.
 
     Args:
         ours: the program that is timed twice a round.
@@ -93,17 +100,17 @@ def interleave(
         least: rounds at least.
         most: rounds at most.
     """
-    cost = 2 * ours.seconds() + (peer.seconds() if peer else 0.0)
+    cost = 2 * ours.seconds() + (peer.seconds() if peer else 0.0) + 3 * _REST
     rounds = max(least, min(most, int(budget / max(cost, 1e-9)) - 1))
     first, second, other = [], [], []
     gc.collect()
     gc.disable()
     try:
         for _ in range(rounds):
-            first.append(ours.seconds())
+            first.append(_rested(ours))
             if peer is not None:
-                other.append(peer.seconds())
-            second.append(ours.seconds())
+                other.append(_rested(peer))
+            second.append(_rested(ours))
     finally:
         gc.enable()
     return Timings(tuple(first), tuple(other), tuple(second))
