@@ -160,7 +160,7 @@ def _adamw(
 
 
 @lru_cache(maxsize=64)
-def _objective(measure: Callable[[Array, Array], Array]) -> Callable[..., Array]:
+def _objective(measure: Callable[..., Any]) -> Callable[..., Any]:
     def objective(model: Any, batch: Any, _key: Any) -> Array:
         return measure(model(batch["x"]), batch["y"])
 

@@ -81,7 +81,7 @@ def differences(x: Array, axis: int, boundary: str, length: float | int = 1.0) -
 
 
 @lru_cache(maxsize=64)
-def loss_of(name: Any, boundary: str) -> Callable[[Array, Array], Array]:
+def loss_of(name: Any, boundary: str) -> Callable[..., Any]:
     """Return a loss by its name, or a function as it is.
 
     Raises:
