@@ -1,1 +1,9 @@
 """Problems to solve and to learn from, with the settings they are usually held at."""
+
+from . import coefficients as coefficients
+from .files import read_matrix_market as read_matrix_market
+from .problem import Problem as Problem
+from .stencil import anisotropic as anisotropic
+from .stencil import diffusion as diffusion
+from .stencil import poisson as poisson
+from .stencil import poisson_stencil as poisson_stencil
