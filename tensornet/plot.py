@@ -147,6 +147,56 @@ def images(
     return axes
 
 
+def prediction(truth: Any, predicted: Any, *, given: Any = None, axes: Any = None) -> np.ndarray:
+    """Draw what was given, the truth, what a model made of it, and how far it is off.
+
+    Truth and prediction share their colours; the error has its own, zero in the middle.
+
+    Args:
+        truth: `(rows, columns)`.
+        predicted: of the same shape.
+        given: the model's input, of any such shape; left out, so is its picture.
+        axes: three axes, four with `given`; new ones in a row when left out.
+
+    Returns:
+        The axes, one-dimensional.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        ValueError: shapes that differ, or another number of axes.
+    """
+    truth, predicted = np.asarray(truth, float), np.asarray(predicted, float)
+    if truth.ndim != 2 or predicted.shape != truth.shape:
+        raise ValueError(
+            f"predicted: expected two modes and the shape {truth.shape} of truth, "
+            f"got {predicted.shape}"
+        )
+    low, high = truth.min(), truth.max()
+    error = predicted - truth
+    most = np.abs(error).max() or 1.0
+    panels = [
+        ("truth", truth, "viridis", low, high),
+        ("prediction", predicted, "viridis", low, high),
+    ]
+    panels.append((f"error, at most {most:.2g}", error, "RdBu_r", -most, most))
+    if given is not None:
+        field = np.asarray(given, float)
+        panels.insert(0, ("input", field, "cividis", field.min(), field.max()))
+    if axes is None:
+        _, axes = _pyplot().subplots(
+            1, len(panels), figsize=(2.6 * len(panels), 2.9), layout="constrained"
+        )
+    axes = np.atleast_1d(np.asarray(axes, dtype=object)).ravel()
+    if len(axes) != len(panels):
+        raise ValueError(f"axes: expected {len(panels)}, got {len(axes)}")
+    for ax, (title, field, colours, least, largest) in zip(axes, panels, strict=True):
+        # The first index runs to the right, the second upwards.
+        ax.imshow(field.T, origin="lower", cmap=colours, vmin=least, vmax=largest)
+        ax.set_title(title, fontsize="medium")
+        ax.set_axis_off()
+    return axes
+
+
 def _styled(named: Mapping[str, Any]) -> Any:
     return zip(named.items(), cycle(COLOURS), cycle(_MARKERS), strict=False)
 

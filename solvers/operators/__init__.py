@@ -1,5 +1,6 @@
 """Neural operators: tensorized Fourier neural operators, their losses and their training."""
 
+from .compression import tensorize as tensorize
 from .fitting import Normalized as Normalized
 from .fitting import Normalizer as Normalizer
 from .fitting import fit as fit

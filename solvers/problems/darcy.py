@@ -219,7 +219,8 @@ def _by_elements(cells: int, seed: int, source: float, field: dict[str, Any]) ->
     np.add.at(load, mesh.t, areas[None] / 3)
     free = mesh.interior_nodes()
     u = np.zeros(mesh.p.shape[1])
-    u[free] = scipy.sparse.linalg.spsolve(matrix.tocsc(), source * load[free])
+    solved: Any = scipy.sparse.linalg.spsolve(matrix.tocsc(), source * load[free])
+    u[free] = solved
     grid = np.zeros((cells + 1, cells + 1))
     where = np.rint(mesh.p * cells).astype(int)
     on = np.all(np.abs(mesh.p * cells - where) < 1e-9, axis=0)

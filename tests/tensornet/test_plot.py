@@ -145,3 +145,27 @@ def test_matplotlib_is_asked_for_only_when_drawing(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r"pip install 'gauntax\[plot\]'"):
         plot.convergence({})
+
+
+def test_prediction():
+    rng = np.random.default_rng(0)
+    truth, predicted, given = rng.normal(size=(3, 5, 4))
+    axes = plot.prediction(truth, predicted, given=given)
+    assert [ax.get_title().split(",")[0] for ax in axes] == [
+        "input",
+        "truth",
+        "prediction",
+        "error",
+    ]
+    shown = [np.asarray(ax.get_images()[0].get_array()).T for ax in axes]
+    for got, expected in zip(shown, (given, truth, predicted, predicted - truth), strict=True):
+        np.testing.assert_array_equal(got, expected)
+    limits = [ax.get_images()[0].get_clim() for ax in axes]
+    assert limits[1] == limits[2] == (truth.min(), truth.max())
+    assert limits[3][0] == -limits[3][1] == -np.abs(predicted - truth).max()
+    saved(axes[0])
+    assert len(plot.prediction(truth, truth)) == 3
+    with pytest.raises(ValueError, match=r"predicted: expected two modes and the shape \(5, 4\)"):
+        plot.prediction(truth, predicted[:4])
+    with pytest.raises(ValueError, match="axes: expected 3, got 4"):
+        plot.prediction(truth, predicted, axes=axes)
