@@ -25,6 +25,9 @@ from .bilinear import BilinearMap
 _ELEMENTWISE = 0.05
 # Products to compute in one tile.
 _TILE = 1024
+# Bytes of temporaries that stay with the process between calls on a CPU. Beyond, pages come anew
+# and zeroed, which costs as much as so many readings of them.
+_KEPT, _FRESH = 32e6, 12
 # Sizes of the batch that are told apart: below all is overhead, above all is proportional.
 _SMALLEST, _LARGEST = 16, 16384
 
@@ -153,7 +156,11 @@ class Method(abc.ABC):
 
     def alternatives(self, use: Use) -> dict[str, Program]:
         """Return what is compared: programs, and the same tile by tile."""
-        return {**self.programs(use), **_in_tiles(self, use)}
+        whole = {
+            name: program._replace(cost=(*program.cost, *_fresh_memory(program.cost, use)))
+            for name, program in self.programs(use).items()
+        }
+        return {**whole, **_in_tiles(self, use)}
 
     def method_for(self, use: Use) -> str:  # noqa: ARG002  the same for all
         """Return the name of the method that runs."""
@@ -226,6 +233,14 @@ def _chosen(method: Method, use: Use) -> tuple[str, Program, str]:
     programs = method.alternatives(use)
     name, _, table = cheapest({k: p.cost for k, p in programs.items()}, device=use.device)
     return name, programs[name], table
+
+
+def _fresh_memory(cost: tuple[Any, ...], use: Use) -> tuple[Work, ...]:
+    """Price temporaries that are too large for the system to keep from call to call."""
+    held = sum(part.peak_bytes for part in cost if isinstance(part, Plan))
+    if use.device != "cpu" or held < _KEPT:
+        return ()
+    return (Work(0, _FRESH * held),)
 
 
 def _in_tiles(method: Method, use: Use) -> dict[str, Program]:

@@ -30,12 +30,16 @@ class GauntGrid(GauntProducts):
 
     def cores(self, use: Use) -> dict[str, Program]:
         """Return programs for the map with weights of one, by name."""
-        plain, antipodal = fields_of(self.map), fields_of(self.map, antipodal=True)
-        return {
+        plain = fields_of(self.map)
+        found = {
             "all points": through(_space(plain.irreps, half=False), plain, use),
-            "half the points": through(_space(plain.irreps, half=True), antipodal, use),
             "rings": through_rings(plain, use),
         }
+        if all(field.component == 0 for field in plain.first):
+            # Brackets fall into so many parts that they gain nothing.
+            antipodal = fields_of(self.map, antipodal=True)
+            found["half the points"] = through(_space(plain.irreps, half=True), antipodal, use)
+        return found
 
 
 @lru_cache(maxsize=64)

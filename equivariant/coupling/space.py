@@ -13,6 +13,9 @@ from tensornet.planner import Work
 from ..method import Program, Table, Use, times_table
 from .fields import Fields
 
+# Operations that taking an entry from among others costs.
+_JUMP = 8
+
 
 class Space(NamedTuple):
     """Where fields are multiplied: Q numbers stand for a function.
@@ -91,7 +94,8 @@ def _entrance(space: Space, fields: Fields, side: int, use: Use) -> _Way:
             for step, field in zip(steps, own, strict=True)
         ]
 
-    cost = (*(c for step in steps for c in step.cost), use.loop(0, 2 * copied * rows))
+    moved = use.loop(_JUMP * copied * rows, 2 * copied * rows)
+    cost = (*(c for step in steps for c in step.cost), moved)
     return _Way(cost, rows * sum(len(field.scale) for field in own), run)
 
 
@@ -113,7 +117,7 @@ def _exit(space: Space, fields: Fields, use: Use) -> _Way:
             results[field.members] = made if known is None else known + made
         return _joined([results[members][..., run] for members, run in pieces])
 
-    cost = (*(c for step in steps for c in step.cost), use.loop(0, 2 * copied))
+    cost = (*(c for step in steps for c in step.cost), use.loop(_JUMP * copied, 2 * copied))
     return _Way(cost, use.rows * sum(len(field.scale) for field in fields.out), run)
 
 

@@ -103,6 +103,8 @@ def test_antipodal_functions_are_split_no_further_than_needed():
     assert (len(plain.first), len(plain.second), len(plain.out)) == (1, 1, 1)
     half = fields_of(BilinearMap(*CASES[0]), antipodal=True)
     assert (len(half.first), len(half.second), len(half.out)) == (2, 2, 2)
+    assert "half the points" in GauntGrid(BilinearMap(*CASES[0])).programs(Use())
+    assert "half the points" not in GauntGrid(BilinearMap(*CASES[1])).programs(Use())  # brackets
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -1,0 +1,199 @@
+"""The interaction of a message-passing network: gather, couple with the edge, sum, mix channels."""
+
+import math
+from typing import Any
+
+import e3nn_jax as e3nn
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PRNGKeyArray
+
+from tensornet.planner import contract
+from tensornet.planner.slicing import limit_bytes
+from tensornet.validation import as_real
+
+from .bilinear import BilinearMap
+from .messages import METHODS, Edges, block_size, chosen, summed
+from .method import Use, typical_batch
+
+
+class Interaction(eqx.Module):
+    """What each node receives: the sum over edges of x[sender] (x) Y(edge), channels mixed.
+
+    For every path p = (i, j -> o) a message is w_p (x_i (x) Y_j)_p with a weight of each edge and
+    channel; the sums of all paths to o are mixed, path by path and channel by channel, into
+    `channels_out`. Couplings are those of `BilinearMap`.
+
+    Attributes:
+        mixing: for each irrep of the result, `[its paths, channels, channels_out]`.
+        radial: `[features, n_paths, channels]`, which makes radial weights of features; None where
+            the weights themselves are given.
+        bilinear: the coupling.
+        channels, channels_out: of the input and the result.
+        method: how messages are computed.
+        memory_limit: bytes for temporaries, or None.
+    """
+
+    mixing: tuple[Array, ...]
+    radial: Array | None
+    bilinear: BilinearMap = eqx.field(static=True)
+    channels: int = eqx.field(static=True)
+    channels_out: int = eqx.field(static=True)
+    method: str = eqx.field(static=True)
+    memory_limit: int | None = eqx.field(static=True)
+
+    def __init__(
+        self,
+        irreps_in: Any,
+        irreps_edge: Any,
+        irreps_out: Any,
+        *,
+        channels: int,
+        channels_out: int | None = None,
+        features: int | None = None,
+        paths: str = "all",
+        coupling: str = "clebsch-gordan",
+        method: str = "auto",
+        memory_limit: int | str | None = None,
+        key: PRNGKeyArray,
+    ):
+        """Fix the map and draw its weights.
+
+        Args:
+            irreps_in: of the nodes, multiplicity one.
+            irreps_edge: of the harmonics of an edge.
+            irreps_out: of the result.
+            channels: of the nodes.
+            channels_out: of the result, `channels` by default.
+            features: the radial weights are a learned linear function, without a constant, of so
+                many numbers per edge; they are then never held for all edges where a memory limit
+                is set. By default the call is given the weights.
+            paths: `"all"` or `"even"`.
+            coupling: `"clebsch-gordan"` or `"gaunt"`, which scales the paths.
+            method: `"by path"`, `"by irrep"` (all paths of an irrep of the nodes as one product
+                per edge) or `"auto"`, what the planner expects to be fastest.
+            memory_limit: bytes, or text such as `"100MB"`, for temporaries of a call and its
+                gradient: edges are then taken in blocks, recomputed for the gradient.
+            key: draws the weights.
+
+        Raises:
+            ValueError: what `BilinearMap` refuses, an unknown method, or sizes below 1.
+        """
+        if method not in METHODS:
+            raise ValueError(f"method: expected one of {METHODS}, got {method!r}")
+        channels_out = channels if channels_out is None else channels_out
+        for name, size in (("channels", channels), ("channels_out", channels_out)):
+            if isinstance(size, bool) or size < 1:
+                raise ValueError(f"{name}: expected an integer of at least 1, got {size!r}")
+        if features is not None and features < 1:
+            raise ValueError(f"features: expected an integer of at least 1, got {features!r}")
+        self.bilinear = BilinearMap(
+            irreps_in, irreps_edge, irreps_out, paths, coupling, weights="per-path"
+        )
+        self.channels, self.channels_out, self.method = channels, channels_out, method
+        self.memory_limit = None if memory_limit is None else limit_bytes(memory_limit)
+        first, *keys = jax.random.split(key, 1 + len(self.irreps_out))
+        self.radial = None
+        if features is not None:
+            shape = (features, len(self.bilinear.triples), channels)
+            self.radial = jax.random.normal(first, shape) / math.sqrt(features)
+        counts = [len(self.paths_to(o)) for o in range(len(self.irreps_out))]
+        self.mixing = tuple(
+            jax.random.normal(k, (n, channels, channels_out)) / math.sqrt(n * channels)
+            for k, n in zip(keys, counts, strict=True)
+        )
+
+    @property
+    def irreps_out(self) -> e3nn.Irreps:
+        """Irreps of the result."""
+        return self.bilinear.irreps_out
+
+    @property
+    def n_paths(self) -> int:
+        """Number of paths, in the order of `bilinear.triples`."""
+        return len(self.bilinear.triples)
+
+    def paths_to(self, out: int) -> list[int]:
+        """Return the positions of the paths that lead to one irrep of the result."""
+        return [n for n, path in enumerate(self.bilinear.triples) if path.out == out]
+
+    def explain(self, edges: int, dtype: Any = "float32") -> str:
+        """Return how the methods compare for a number of edges, as a table."""
+        use = Use(self.channels, typical_batch((edges,)), str(jnp.dtype(dtype)))
+        return chosen(self.bilinear, self.method, use)[2]
+
+    def __call__(
+        self, x: Any, harmonics: Any, radial: Any, senders: Array, receivers: Array
+    ) -> Array:
+        """Compute what the nodes receive.
+
+        An edge whose radial weights, or features, are zero adds exactly nothing.
+
+        Args:
+            x: `[nodes, channels, irreps_in.dim]`.
+            harmonics: `[edges, irreps_edge.dim]`.
+            radial: `[edges, features]`, or `[edges, n_paths, channels]` where `features` is None.
+            senders: `[edges]`, positions of nodes.
+            receivers: `[edges]`.
+
+        Returns:
+            `[nodes, channels_out, irreps_out.dim]`.
+
+        Raises:
+            ValueError: shapes that do not fit.
+            TypeError: dtypes that differ or are not float32 or float64, positions that are no
+                integers.
+        """
+        x, edges = self._checked(x, harmonics, radial, senders, receivers)
+        number, nodes = edges.senders.shape[0], x.shape[0]
+        use = Use(self.channels, typical_batch((number,)), str(x.dtype))
+        messages = chosen(self.bilinear, self.method, use)[1]
+        features = None if self.radial is None else self.radial.shape[0]
+        size = block_size(self.bilinear, features, number, nodes, use, self.memory_limit)
+        dims = [2 * self.bilinear.degrees(path)[2] + 1 for path in self.bilinear.triples]
+        sums = summed(messages, x.swapaxes(1, 2), edges, self._weights, dims, size)
+        parts = []
+        for o, weights in enumerate(self.mixing):
+            own = weights.astype(x.dtype)
+            mixed = [
+                contract("nkc,cd->ndk", sums[p], own[n]) for n, p in enumerate(self.paths_to(o))
+            ]
+            parts.append(sum(mixed[1:], mixed[0]))
+        return jnp.concatenate(parts, axis=-1)
+
+    def _weights(self, radial: Array) -> Array:
+        if self.radial is None:
+            return radial
+        return contract("ef,fpc->epc", radial, self.radial.astype(radial.dtype))
+
+    def _checked(
+        self, x: Any, harmonics: Any, radial: Any, senders: Any, receivers: Any
+    ) -> tuple[Array, Edges]:
+        x, harmonics, radial = (
+            as_real(z, name)
+            for z, name in ((x, "x"), (harmonics, "harmonics"), (radial, "radial"))
+        )
+        senders, receivers = jnp.asarray(senders), jnp.asarray(receivers)
+        irreps, edge = self.bilinear.irreps_in1, self.bilinear.irreps_in2
+        number = senders.shape[0] if senders.ndim == 1 else -1
+        last = (
+            (self.n_paths, self.channels) if self.radial is None else (self.radial.shape[0],)
+        )
+        expected = {
+            "x": (x, (x.shape[0] if x.ndim else 0, self.channels, irreps.dim)),
+            "senders": (senders, (max(number, 0),)),
+            "receivers": (receivers, (number,)),
+            "harmonics": (harmonics, (number, edge.dim)),
+            "radial": (radial, (number, *last)),
+        }
+        for name, (array, shape) in expected.items():
+            if array.shape != shape:
+                raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
+        for name, array in (("harmonics", harmonics), ("radial", radial)):
+            if array.dtype != x.dtype:
+                raise TypeError(f"{name}: expected {x.dtype} like x, got {array.dtype}")
+        for name, array in (("senders", senders), ("receivers", receivers)):
+            if not jnp.issubdtype(array.dtype, jnp.integer):
+                raise TypeError(f"{name}: expected integers, got {array.dtype}")
+        return x, Edges(senders, receivers, harmonics, radial)

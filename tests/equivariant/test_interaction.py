@@ -1,0 +1,198 @@
+"""The interaction against e3nn-jax edge by edge, its methods and blocks against each other."""
+
+import e3nn_jax as e3nn
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from equivariant import Interaction, equivariance_error
+
+KEY = jax.random.key(0)
+ALL = "0e+1o+1e+2e"
+
+
+def interaction(degree=1, **options):
+    natural = "+".join(f"{n}{'eo'[n % 2]}" for n in range(degree + 1))
+    options = {"channels": 3, "channels_out": 2, "features": 4, "key": KEY} | options
+    return Interaction(natural, natural, options.pop("out", natural), **options)
+
+
+def inputs(made, dtype, nodes=5, edges=12, seed=0):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(nodes, made.channels, made.bilinear.irreps_in1.dim))
+    vectors = rng.normal(size=(edges, 3))
+    harmonics = e3nn.spherical_harmonics(
+        made.bilinear.irreps_in2, jnp.asarray(vectors, dtype), True, normalization="component"
+    ).array
+    last = (made.n_paths, made.channels) if made.radial is None else (made.radial.shape[0],)
+    radial = rng.normal(size=(edges, *last))
+    senders, receivers = rng.integers(0, nodes, (2, edges))
+    return (
+        jnp.asarray(x, dtype), harmonics, jnp.asarray(radial, dtype),
+        jnp.asarray(senders), jnp.asarray(receivers),
+    )  # fmt: skip
+
+
+def by_e3nn(made, x, harmonics, radial, senders, receivers):
+    """One edge, path and channel at a time, with e3nn-jax's coefficients, in float64."""
+    x, harmonics, radial = (np.asarray(z, np.float64) for z in (x, harmonics, radial))
+    weights = radial
+    if made.radial is not None:
+        weights = np.einsum("ef,fpc->epc", radial, np.asarray(made.radial, np.float64))
+    first, second, out = (
+        irreps.slices()
+        for irreps in (made.bilinear.irreps_in1, made.bilinear.irreps_in2, made.irreps_out)
+    )
+    z = np.zeros((len(x), made.channels_out, made.irreps_out.dim))
+    for n, (i, j, o) in enumerate(made.bilinear.triples):
+        degrees = made.bilinear.degrees((i, j, o))
+        table = np.asarray(e3nn.clebsch_gordan(*degrees), np.float64)
+        table = table * np.sqrt(2 * degrees[2] + 1) * made.bilinear.coefficients[n]
+        mixing = np.asarray(made.mixing[o], np.float64)[made.paths_to(o).index(n)]
+        for e, (s, r) in enumerate(zip(senders, receivers, strict=True)):
+            message = np.einsum("ci,j,ijk->ck", x[s][:, first[i]], harmonics[e, second[j]], table)
+            z[r][:, out[o]] += mixing.T @ (weights[e, n][:, None] * message)
+    return z
+
+
+@pytest.mark.parametrize("method", ["auto", "by path", "by irrep"])
+def test_methods_agree_with_e3nn_edge_by_edge(method, dtype):
+    made = interaction(2, out=ALL, method=method, coupling="gaunt")
+    arguments = inputs(made, dtype)
+    expected = by_e3nn(made, *arguments)
+    atol = 256 * jnp.finfo(dtype).eps * abs(expected).max()
+    np.testing.assert_allclose(jax.jit(made)(*arguments), expected, rtol=0, atol=atol)
+
+
+def test_weights_given_for_each_edge_path_and_channel(dtype):
+    made = interaction(1, features=None, paths="even")
+    arguments = inputs(made, dtype)
+    expected = by_e3nn(made, *arguments)
+    atol = 256 * jnp.finfo(dtype).eps * abs(expected).max()
+    np.testing.assert_allclose(made(*arguments), expected, rtol=0, atol=atol)
+
+
+@settings(max_examples=4)
+@given(edges=st.integers(1, 30), blocks=st.integers(2, 7))
+def test_blocks_change_neither_values_nor_gradients(edges, blocks):
+    with jax.enable_x64(True):
+        plain = interaction()
+        arguments = inputs(plain, jnp.float64, edges=edges)
+        limit = limited(plain, edges, blocks)
+
+        def loss(x, harmonics, radial, made):
+            return (made(x, harmonics, radial, *arguments[3:]) ** 2).sum()
+
+        for got, expected in zip(
+            *(jax.grad(loss, (0, 1, 2))(*arguments[:3], made) for made in (limit, plain)),
+            strict=True,
+        ):
+            np.testing.assert_allclose(got, expected, rtol=1e-11, atol=1e-11)
+
+
+def limited(made, edges, blocks):
+    """The same interaction under about the limit that needs a number of blocks."""
+    least = 0
+    try:
+        with_limit(made, 1)(*inputs(made, jnp.float64, edges=1))
+    except ValueError as error:
+        least = int(str(error).split("at least ")[1].split()[0])
+    return with_limit(made, least * max(1, 1 + edges // (20 * blocks)))
+
+
+def with_limit(made, limit):
+    options = {"channels": made.channels, "channels_out": made.channels_out, "features": 4}
+    irreps = made.bilinear.irreps_in1
+    return Interaction(irreps, irreps, made.irreps_out, memory_limit=limit, key=KEY, **options)
+
+
+def test_a_memory_limit_is_kept():
+    edges, nodes = 2048, 64
+    options = {"channels": 16, "channels_out": 16}
+    plain = interaction(**options)
+    arguments = inputs(plain, jnp.float32, nodes, edges)
+
+    def bytes_of(made):
+        def loss(made, x, harmonics, radial):
+            return (made(x, harmonics, radial, *arguments[3:]) ** 2).sum()
+
+        compiled = jax.jit(jax.grad(loss, (0, 1, 2, 3))).lower(made, *arguments[:3]).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    quarter = bytes_of(plain) // 4
+    assert bytes_of(interaction(memory_limit=quarter, **options)) <= quarter
+
+
+def test_a_limit_that_cannot_be_met_is_refused():
+    made = interaction(memory_limit=1000)
+    with pytest.raises(ValueError, match="memory_limit: expected at least"):
+        made(*inputs(made, jnp.float32))
+
+
+def test_second_derivatives(x64):  # noqa: ARG001
+    """Forces are gradients, and are trained: the gradient of a gradient by finite differences."""
+    made = limited(interaction(), 12, 3)
+    x, harmonics, *rest = inputs(made, jnp.float64)
+
+    def value(t):
+        def energy(y):
+            return (made(x, y, *rest) ** 2).sum()
+
+        return (jax.grad(energy)(harmonics * (1 + t)) ** 2).sum()
+
+    step = 1e-5
+    slope = (value(step) - value(-step)) / (2 * step)
+    np.testing.assert_allclose(jax.grad(value)(0.0), slope, rtol=1e-8)
+
+
+def test_edges_of_weight_zero_add_nothing(dtype):
+    made = interaction()
+    x, harmonics, radial, senders, receivers = inputs(made, dtype)
+    radial = radial.at[4:].set(0)
+    got = made(x, harmonics, radial, senders, receivers)
+    expected = made(x, harmonics[:4], radial[:4], senders[:4], receivers[:4])
+    eps = jnp.finfo(dtype).eps
+    np.testing.assert_allclose(got, expected, rtol=64 * eps, atol=64 * eps)
+
+
+@pytest.mark.parametrize("out", ["0e+1o", ALL])
+def test_equivariance(out, dtype):
+    made = interaction(out=out)
+    rest = inputs(made, dtype)[2:]
+
+    def f(x, harmonics):
+        # A batch of the measure is a set of graphs: nodes [batch, 5, ...], edges [batch, 12, ...].
+        x = x.reshape(-1, 5, made.channels, x.shape[-1] // 5, order="C")
+        harmonics = harmonics.reshape(len(x), 3, 12, -1)[:, 0]
+        return jax.vmap(made, (0, 0, None, None, None))(x, harmonics, *rest)
+
+    nodes = made.bilinear.irreps_in1
+    # One node sends, one receives; channels are the measure's.
+    radial, senders, receivers = rest[0][:1], rest[1][:1] * 0, rest[2][:1] * 0
+
+    def one(x, harmonics):
+        return jax.vmap(lambda a, b: made(a[None], b[:1], radial, senders, receivers)[0])(
+            x, harmonics
+        )
+
+    del f
+    error = equivariance_error(
+        one, (nodes, nodes), made.irreps_out, key=KEY, channels=3, dtype=dtype
+    )
+    assert error < (1e-5 if dtype == jnp.float32 else 1e-11)
+
+
+def test_refusals():
+    made = interaction()
+    x, harmonics, radial, senders, receivers = inputs(made, jnp.float32)
+    with pytest.raises(ValueError, match=r"radial: expected shape \(12, 4\), got \(12, 3\)"):
+        made(x, harmonics, radial[:, :3], senders, receivers)
+    with pytest.raises(ValueError, match=r"harmonics: expected shape \(12, 4\)"):
+        made(x, harmonics[:5], radial, senders, receivers)
+    with pytest.raises(TypeError, match="senders: expected integers"):
+        made(x, harmonics, radial, senders.astype(jnp.float32), receivers)
+    with pytest.raises(ValueError, match="method: expected one of"):
+        interaction(method="fastest")
