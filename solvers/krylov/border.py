@@ -13,8 +13,7 @@ from jaxtyping import Array
 from tensornet.validation import as_real, check_finite, is_traced
 
 from ..sparse import SparseMatrix, as_matrix
-
-ASYMMETRY = 100  # times eps and the largest entry: the difference to the transpose let pass
+from ..sparse.definite import check_definite
 
 
 def check_system(A: Any, b: Any) -> tuple[Any, Array]:
@@ -56,53 +55,8 @@ def check_system(A: Any, b: Any) -> tuple[Any, Array]:
     if b.shape[0] != rows:
         raise ValueError(f"b: expected {rows} rows, as many as A has, got shape {b.shape}")
     if isinstance(A, SparseMatrix) and not is_traced(A, b):
-        check_values(A, np.asarray(b))
+        check_definite(A, np.asarray(b))
     return A, b
-
-
-def check_values(A: SparseMatrix, b: np.ndarray | None = None) -> None:
-    """Require what conjugate gradient needs of a concrete matrix, as far as it shows at once.
-
-    Raises:
-        ValueError: NaN, not symmetric, a diagonal entry that is not positive, or constants that
-            the matrix maps to zero while `b` has a part along them.
-    """
-    data, pattern = np.asarray(A.data), A.pattern
-    if not np.isfinite(data).all():
-        at = int(np.argmax(~np.isfinite(data)))
-        raise ValueError(
-            f"A: expected finite entries, got {data[at]} in row {pattern.rows[at]}, column "
-            f"{pattern.indices[at]}"
-        )
-    largest = np.abs(data).max(initial=0)
-    eps = float(np.finfo(data.dtype).eps)
-    mirrored, order = pattern.transposed
-    if mirrored == pattern:
-        difference = np.abs(data - data[order]).max(initial=0)
-    else:
-        csr = A.to_scipy()
-        difference = np.abs((csr - csr.T).data).max(initial=0)
-    if difference > ASYMMETRY * eps * largest:
-        raise ValueError(
-            "A: expected a symmetric matrix, its difference to the transpose at most "
-            f"{ASYMMETRY * eps:.1e} of the largest entry, got {difference / largest:.1e}"
-        )
-    diagonal = np.asarray(A.diagonal())
-    if not (diagonal > 0).all():
-        at = int(np.argmax(~(diagonal > 0)))
-        raise ValueError(
-            "A: expected a positive diagonal, as every positive definite matrix has, got "
-            f"{diagonal[at]} in row {at}"
-        )
-    if b is None:
-        return
-    sums = pattern.to_scipy(data) @ np.ones(len(diagonal), data.dtype)
-    along = np.abs(b.sum(axis=0)) / np.maximum(np.linalg.norm(b, axis=0), 1e-300)
-    if np.all(np.abs(sums) <= 100 * eps * diagonal) and np.any(along > len(b) ** 0.5 * 1e-6):
-        raise ValueError(
-            "A: expected a nonsingular matrix, got one whose rows sum to zero (a Neumann problem "
-            "without a fixed value) and a b that is not orthogonal to constants; fix a value"
-        )
 
 
 def as_function(A: Any, like: Array) -> Callable[[Array], Array]:
@@ -110,18 +64,27 @@ def as_function(A: Any, like: Array) -> Callable[[Array], Array]:
     if isinstance(A, SparseMatrix):
         return A.mv
     if isinstance(A, lx.AbstractLinearOperator):
-        return A.mv if like.ndim == 1 else jax.vmap(A.mv, in_axes=1, out_axes=1)
+        return A.mv if like.ndim == 1 else columnwise(A, A.mv)
     return A
+
+
+def columnwise(A: Any, matvec: Callable[[Array], Array]) -> Callable[[Array], Array]:
+    """Return the product of a checked matrix with each column of an array."""
+    return matvec if isinstance(A, SparseMatrix) else jax.vmap(matvec, in_axes=1, out_axes=1)
 
 
 def as_preconditioner(M: Any, b: Array) -> Callable[[Array, Array], Array]:
     """Return what applies a preconditioner, in its own precision, to a residual of known norm."""
     if M is None:
         return lambda r, _: r
-    dtype = getattr(M, "dtype", b.dtype)
     function = getattr(M, "apply", None)
     if function is None:
         function = as_function(M, b)
+    return in_precision(function, getattr(M, "dtype", b.dtype))
+
+
+def in_precision(function: Any, dtype: Any) -> Callable[[Array, Array], Array]:
+    """Return a function of a residual and its norm that works in another precision."""
 
     def apply(r: Array, norm: Array) -> Array:
         if dtype == r.dtype:

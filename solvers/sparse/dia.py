@@ -48,11 +48,14 @@ class DIA(SparseMatrix):
 
     @property
     def data(self) -> Float[Array, " entries"]:  # noqa: D102
-        return put(self.values.ravel(), self.slots.ravel(), self.nnz)
+        return put(self.values, self.slots, self.nnz)
 
     def with_data(self, data: Float[Array, " entries"]) -> "DIA":  # noqa: D102
         data = check_entries(data, self._pattern)
         return DIA(take_or_zero(data, self.slots), self.slots, self.offsets, self._pattern)
+
+    def row_norms(self) -> Float[Array, " rows"]:  # noqa: D102
+        return jnp.sum(jnp.abs(self.values), axis=0)
 
     def mv(self, x: Float[Array, "columns *many"]) -> Float[Array, "rows *many"]:  # noqa: D102
         rows, columns = self.shape

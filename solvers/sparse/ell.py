@@ -20,10 +20,12 @@ from tensornet.validation import is_traced
 from .matrix import SparseMatrix, check_entries, put, spread, take_or_zero
 from .pattern import Pattern
 
-_UNROLL = 16  # entries of a row written out; longer rows go through a loop of as many
+_UNROLL = 16  # entries of a row that are written out
+_CHUNK = 8  # of longer rows: written out in a loop, as so many gathers take long to compile
 _WASTE = 1.25  # padding that one block may have before rows are binned
 _BINS = 4
-_BIN_COST = 0.02  # of the entries: what one more block has to save
+_BIN_SHARE = 0.02  # of the entries that one more block has to save,
+_BIN_LEAST = 20_000  # and how many at least: a block costs compiling and a launch
 
 
 class Block(eqx.Module):
@@ -40,11 +42,10 @@ class Block(eqx.Module):
             return jnp.zeros((rows, *x.shape[1:]), self.values.dtype)
         if length <= _UNROLL:
             return _sum(self.values, self.columns, x)
-        # Long rows: a loop, as so many gathers would take long to compile.
-        chunks = -(-length // _UNROLL)
-        pad = ((0, chunks * _UNROLL - length), (0, 0))
-        values = jnp.pad(self.values, pad).reshape(chunks, _UNROLL, rows)
-        columns = jnp.pad(self.columns, pad).reshape(chunks, _UNROLL, rows)
+        chunks = -(-length // _CHUNK)
+        pad = ((0, chunks * _CHUNK - length), (0, 0))
+        values = jnp.pad(self.values, pad).reshape(chunks, _CHUNK, rows)
+        columns = jnp.pad(self.columns, pad).reshape(chunks, _CHUNK, rows)
 
         def add(y: Array, chunk: tuple[Array, Array]) -> tuple[Array, None]:
             return y + _sum(*chunk, x), None
@@ -92,9 +93,9 @@ class ELL(SparseMatrix):
     @property
     def data(self) -> Float[Array, " entries"]:  # noqa: D102
         joined = np if not is_traced(self.blocks) else jnp
-        values = joined.concatenate([block.values.ravel() for block in self.blocks])
-        slots = joined.concatenate([block.slots.ravel() for block in self.blocks])
-        return put(values, slots, self.nnz)
+        values = [joined.asarray(block.values).ravel() for block in self.blocks]
+        slots = [joined.asarray(block.slots).ravel() for block in self.blocks]
+        return put(joined.concatenate(values), joined.concatenate(slots), self.nnz)
 
     def with_data(self, data: Float[Array, " entries"]) -> "ELL":  # noqa: D102
         data = check_entries(data, self._pattern)
@@ -103,6 +104,12 @@ class ELL(SparseMatrix):
             for block in self.blocks
         )
         return ELL(blocks, self.order, self._pattern)
+
+    def row_norms(self) -> Float[Array, " rows"]:  # noqa: D102
+        parts = [jnp.sum(jnp.abs(block.values), axis=0) for block in self.blocks]
+        if self.order is None:
+            return parts[0]
+        return jnp.concatenate(parts)[self.order]
 
     def mv(self, x: Float[Array, "columns *many"]) -> Float[Array, "rows *many"]:  # noqa: D102
         parts = [block.mv(x) for block in self.blocks]
@@ -154,7 +161,7 @@ def bin_lengths(lengths: np.ndarray) -> list[int]:
         for inner in itertools.combinations(range(len(present) - 1), bins - 1):
             cut = np.array([*inner, len(present) - 1])
             padded = np.diff(below[cut], prepend=0) @ present[cut]
-            cost = padded + _BIN_COST * total * bins
+            cost = padded + max(_BIN_SHARE * total, _BIN_LEAST) * bins
             if cost < best[0]:
                 best = (float(cost), [int(n) for n in present[cut]])
     return best[1]

@@ -45,6 +45,10 @@ class SparseMatrix(eqx.Module):
     def mv(self, x: Float[Array, "columns *many"]) -> Float[Array, "rows *many"]:
         """Return the product with a vector, or with each column of an array."""
 
+    @abc.abstractmethod
+    def row_norms(self) -> Float[Array, " rows"]:
+        """Return the sum of the absolute values of each row."""
+
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns."""

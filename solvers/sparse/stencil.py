@@ -71,6 +71,10 @@ class Stencil(SparseMatrix):
             middle = self.coefficients[self.offsets.index(centre)]
         return jnp.broadcast_to(middle, self.shape[:1])
 
+    def row_norms(self) -> Float[Array, " rows"]:  # noqa: D102
+        absolute = Stencil(jnp.abs(self.coefficients), self.offsets, self.grid)
+        return absolute.mv(jnp.ones(self.shape[0], self.dtype))
+
     def mv(self, x: Float[Array, "columns *many"]) -> Float[Array, "rows *many"]:  # noqa: D102
         many = x.shape[1:]
         reach = [

@@ -65,6 +65,7 @@ def test_products_are_scipys(case, layout, dtype):
     np.testing.assert_array_equal(ours.to_scipy().toarray(), a.toarray())
     np.testing.assert_array_equal(ours.T.to_dense(), a.T.toarray())
     np.testing.assert_array_equal(ours.diagonal(), a.diagonal())
+    np.testing.assert_allclose(ours.row_norms(), abs(a).sum(axis=1), rtol=1e-5)
 
 
 @hypothesis.given(st.integers(1, 40), st.integers(1, 40), st.floats(0.0, 1.0), st.integers(0, 99))
@@ -82,9 +83,26 @@ def test_any_layout_holds_every_entry_once(rows, columns, density, seed):
 
 
 def test_long_rows_are_binned():
-    ours = from_scipy(long_rows(), layout="ell")
-    padded = sum(block.values.size for block in ours.blocks)
-    assert padded < 2.5 * ours.nnz < 60 * 60
+    lengths = np.full(40_000, 5)
+    lengths[:40] = 300
+    edges = bin_lengths(lengths)
+    assert edges == [5, 300]
+    assert bin_lengths(np.full(40_000, 5)) == [5]
+
+
+def test_bins_multiply_as_one(monkeypatch, x64):  # noqa: ARG001
+    from solvers.sparse import ell
+
+    monkeypatch.setattr(ell, "_BIN_LEAST", 0)
+    ell.layout.cache_clear()
+    a = long_rows(61)
+    ours = from_scipy(a, layout="ell")
+    assert len(ours.blocks) == 4
+    assert sum(block.values.size for block in ours.blocks) < 1.6 * ours.nnz
+    x = np.random.default_rng(0).normal(size=61)
+    np.testing.assert_allclose(ours @ x, a @ x, atol=1e-12)
+    np.testing.assert_allclose(ours.row_norms(), abs(a).sum(axis=1))
+    np.testing.assert_array_equal(ours.T.to_dense(), a.T.toarray())
 
 
 def test_explicit_zeros_stay_and_duplicates_are_summed():

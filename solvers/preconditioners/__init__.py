@@ -1,0 +1,10 @@
+"""Preconditioners for conjugate gradient: analysed on the host, set up and applied under jit."""
+
+from .approximate_inverse import SparseApproximateInverse as SparseApproximateInverse
+from .base import Preconditioner as Preconditioner
+from .block_jacobi import BlockJacobi as BlockJacobi
+from .chebyshev import Chebyshev as Chebyshev
+from .incomplete_cholesky import IncompleteCholesky as IncompleteCholesky
+from .jacobi import Jacobi as Jacobi
+from .multigrid import Multigrid as Multigrid
+from .symmetric_polynomial import SymmetricPolynomial as SymmetricPolynomial
