@@ -16,7 +16,10 @@ from .border import (
     check_preconditioner,
     check_system,
     check_tolerances,
+    columnwise,
+    in_precision,
 )
+from .guard import loses
 from .iteration import code, dot, iterate, outcome, rows
 from .solution import Solution
 
@@ -63,6 +66,13 @@ def compiled(
     """Solve; gradients in b and in the matrix's values are those of the exact solution."""
     matvec = as_function(A, b)
     apply = as_preconditioner(preconditioner, b)
+    fallback = jnp.zeros((), bool)
+    if getattr(preconditioner, "guarded", False):
+        trusted, jacobi = apply, in_precision(preconditioner.fallback, preconditioner.dtype)
+        fallback = loses(matvec if b.ndim == 2 else columnwise(A, matvec), trusted, jacobi, b)
+
+        def apply(r: Array, norm: Array) -> Array:
+            return jax.lax.cond(fallback, jacobi, trusted, r, norm)
 
     def run(matvec: Any, b: Array) -> tuple[Array, Any]:
         start = jnp.zeros_like(b)
@@ -86,4 +96,4 @@ def compiled(
     value, (number, count, history) = jax.lax.custom_linear_solve(
         matvec, b, run, symmetric=True, has_aux=True
     )
-    return Solution(value, outcome(number), count, history, jnp.zeros((), bool))
+    return Solution(value, outcome(number), count, history, fallback)

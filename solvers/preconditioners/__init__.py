@@ -4,6 +4,8 @@ from .approximate_inverse import SparseApproximateInverse as SparseApproximateIn
 from .base import Preconditioner as Preconditioner
 from .block_jacobi import BlockJacobi as BlockJacobi
 from .chebyshev import Chebyshev as Chebyshev
+from .graph_cholesky import GraphCholesky as GraphCholesky
+from .graph_inverse import GraphApproximateInverse as GraphApproximateInverse
 from .incomplete_cholesky import IncompleteCholesky as IncompleteCholesky
 from .jacobi import Jacobi as Jacobi
 from .multigrid import Multigrid as Multigrid

@@ -1,0 +1,172 @@
+"""What learned preconditioners share: the guard's other choice, and training on many matrices."""
+
+import abc
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import scipy.sparse.linalg
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from tensornet.training import Fit
+from tensornet.training import fit as train
+
+from ..sparse import Pattern, as_matrix
+from ..sparse.matrix import spread
+from .base import Preconditioner
+from .graph_network import Graph, GraphNetwork
+
+LOSSES = ("noise", "solutions")
+
+
+class Learned(Preconditioner):
+    """A preconditioner with a network; `pcg` tries it before it relies on it.
+
+    Trained at any size: what it sees of a matrix are its entries, scaled to ones on the diagonal,
+    and how many a row has. `fit` returns a `tensornet.training.Fit` whose `best_model` is the
+    trained preconditioner, to be analysed, set up, saved (`tensornet.save`) and loaded.
+    """
+
+    guarded: ClassVar[bool] = True
+    network: GraphNetwork
+
+    @property
+    @abc.abstractmethod
+    def root(self) -> Float[Array, " n"]:
+        """One over the root of the diagonal, after `setup`."""
+
+    def fallback(self, r: Float[Array, "n *many"]) -> Float[Array, "n *many"]:
+        """Apply Jacobi, which takes the place of a network that is not worth its cost."""
+        return spread(self.root**2, r) * r
+
+    @abc.abstractmethod
+    def misfit(self, graph: Graph, extra: Any, x: Array, b: Array) -> Float[Array, ""]:
+        """Return the loss on a scaled matrix and a pair b = A x."""
+
+    def extras(self, matrix: scipy.sparse.csr_array) -> np.ndarray | None:
+        """Return what `misfit` needs for each entry of a scaled matrix beside it."""
+        del matrix
+
+    def fit(
+        self,
+        problems: Sequence[Any],
+        *,
+        key: PRNGKeyArray,
+        steps: int = 1000,
+        batch_size: int = 4,
+        learning_rate: float = 2e-3,
+        loss: str = "noise",
+        **options: Any,
+    ) -> Fit:
+        """Train on matrices of any patterns.
+
+        Args:
+            problems: matrices (scipy or ours), or problems with a `matrix`.
+            key: of all randomness.
+            steps: of Adam, its rate falling to zero by a cosine.
+            batch_size: matrices a step.
+            learning_rate: the first one.
+            loss: "noise" (b = A x for random x, which weighs all frequencies alike) or
+                "solutions" (x solves A x = b for random b, which weighs the low ones).
+            options: of `tensornet.training.fit` (checkpoints, validation, progress).
+
+        Raises:
+            ValueError: no problems, or an unknown loss.
+        """
+        if loss not in LOSSES:
+            raise ValueError(f"loss: expected one of {', '.join(LOSSES)}, got {loss!r}")
+        if not problems:
+            raise ValueError("problems: expected at least one matrix, got none")
+        data = collect(self, problems, key, solutions=loss == "solutions")
+        nodes = data["x"].shape[-1]
+
+        def measure(model: Any, batch: Any, key: PRNGKeyArray) -> Array:
+            keys = jax.random.split(key, batch["rows"].shape[0])
+
+            def one(row: Any, key: PRNGKeyArray) -> Array:
+                graph = Graph(row["rows"], row["columns"], row["values"], nodes)
+                which = jax.random.randint(key, (), 0, row["x"].shape[0])
+                noise = jax.random.normal(key, (nodes,), row["x"].dtype)
+                x = row["x"][which] if loss == "solutions" else noise
+                x = jnp.where(row["real"], x, 0)
+                return model.misfit(graph, row["extra"], x, graph.mv(row["values"], x))
+
+            return jnp.mean(jax.vmap(one)(batch, keys))
+
+        optimizer = optax.chain(
+            optax.clip_by_global_norm(1.0),
+            optax.adam(optax.cosine_decay_schedule(learning_rate, steps)),
+        )
+        return train(
+            self,
+            measure,
+            data,
+            key=key,
+            optimizer=optimizer,
+            steps=steps,
+            batch_size=min(batch_size, len(problems)),
+            trainable=_only_network(self),
+            **options,
+        )
+
+
+def _only_network(model: Learned) -> Any:
+    return eqx.tree_at(
+        lambda m: m.network,
+        jax.tree.map(lambda _: False, model),
+        jax.tree.map(lambda _: True, model.network),
+    )
+
+
+def collect(
+    model: Learned, problems: Sequence[Any], key: PRNGKeyArray, *, solutions: bool
+) -> dict[str, np.ndarray]:
+    """Return scaled matrices padded to one size, as rows to train on, in float32."""
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(jax.random.fold_in(key, 7))).ravel())
+    graphs = []
+    for problem in problems:
+        csr: Any = as_host(problem)
+        root = scipy.sparse.diags_array(csr.diagonal() ** -0.5)
+        scaled: Any = (root @ csr @ root).tocsr()
+        scaled.sort_indices()
+        pattern = Pattern(scaled.shape, scaled.indptr, scaled.indices)
+        samples = np.zeros((1, scaled.shape[0]))
+        if solutions:
+            solve = scipy.sparse.linalg.factorized(scaled.tocsc())
+            samples = np.stack([solve(rng.normal(size=scaled.shape[0])) for _ in range(8)])
+            samples /= np.linalg.norm(samples, axis=1, keepdims=True) / scaled.shape[0] ** 0.5
+        extra = model.extras(scaled)
+        graphs.append((pattern, scaled.data, samples, extra))
+    nodes = max(pattern.shape[0] for pattern, *_ in graphs)
+    entries = max(pattern.nnz for pattern, *_ in graphs)
+
+    def padded(x: np.ndarray, size: int, fill: Any) -> np.ndarray:
+        room = [(0, 0)] * (x.ndim - 1) + [(0, size - x.shape[-1])]
+        return np.pad(x, room, constant_values=fill)
+
+    rows = []
+    for pattern, values, samples, extra in graphs:
+        rows.append(
+            {
+                "rows": padded(pattern.rows, entries, nodes),
+                "columns": padded(pattern.indices, entries, nodes + 1),
+                "values": padded(values.astype(np.float32), entries, 0),
+                "x": padded(samples.astype(np.float32), nodes, 0),
+                "real": padded(np.ones(pattern.shape[0], bool), nodes, False),
+                "extra": padded(
+                    (np.zeros(pattern.nnz) if extra is None else extra).astype(np.float32),
+                    entries,
+                    0,
+                ),
+            }
+        )
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def as_host(problem: Any) -> scipy.sparse.csr_array:
+    """Return the matrix of a problem, or a matrix itself, on the host."""
+    return as_matrix(getattr(problem, "matrix", problem)).to_scipy().astype(np.float64)
