@@ -1,5 +1,6 @@
 """From checked arguments to a solution: one compiled program, differentiated implicitly."""
 
+import functools
 from typing import Any
 
 import equinox as eqx
@@ -65,14 +66,12 @@ def compiled(
 ) -> Solution:
     """Solve; gradients in b and in the matrix's values are those of the exact solution."""
     matvec = as_function(A, b)
-    apply = as_preconditioner(preconditioner, b)
+    apply: Any = as_preconditioner(preconditioner, b)
     fallback = jnp.zeros((), bool)
     if getattr(preconditioner, "guarded", False):
         trusted, jacobi = apply, in_precision(preconditioner.fallback, preconditioner.dtype)
         fallback = loses(matvec if b.ndim == 2 else columnwise(A, matvec), trusted, jacobi, b)
-
-        def apply(r: Array, norm: Array) -> Array:
-            return jax.lax.cond(fallback, jacobi, trusted, r, norm)
+        apply = functools.partial(jax.lax.cond, fallback, jacobi, trusted)
 
     def run(matvec: Any, b: Array) -> tuple[Array, Any]:
         start = jnp.zeros_like(b)

@@ -169,4 +169,5 @@ def collect(
 
 def as_host(problem: Any) -> scipy.sparse.csr_array:
     """Return the matrix of a problem, or a matrix itself, on the host."""
-    return as_matrix(getattr(problem, "matrix", problem)).to_scipy().astype(np.float64)
+    csr: Any = as_matrix(getattr(problem, "matrix", problem)).to_scipy().astype(np.float64)
+    return csr

@@ -115,12 +115,18 @@ class ELL(SparseMatrix):
         parts = [block.mv(x) for block in self.blocks]
         if self.order is None:
             return parts[0]
-        return jnp.concatenate(parts).at[self.order].get(mode="promise_in_bounds")
+        return (
+            jnp.concatenate(parts)
+            .at[self.order]
+            .get(mode="promise_in_bounds", wrap_negative_indices=False)
+        )
 
 
 def _sum(values: Array, columns: Array, x: Array) -> Array:
     def term(j: int) -> Array:
-        return spread(values[j], x) * x.at[columns[j]].get(mode="promise_in_bounds")
+        return spread(values[j], x) * x.at[columns[j]].get(
+            mode="promise_in_bounds", wrap_negative_indices=False
+        )
 
     return functools.reduce(lambda y, j: y + term(j), range(1, len(values)), term(0))
 
