@@ -3,6 +3,7 @@
 from .bilinear import BilinearMap as BilinearMap
 from .functional import cp_tensor_product as cp_tensor_product
 from .functional import gaunt_tensor_product as gaunt_tensor_product
+from .interaction import Interaction as Interaction
 from .measure import equivariance_error as equivariance_error
 from .measure import expressivity as expressivity
 from .measure import interactability as interactability

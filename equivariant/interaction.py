@@ -171,15 +171,12 @@ class Interaction(eqx.Module):
         self, x: Any, harmonics: Any, radial: Any, senders: Any, receivers: Any
     ) -> tuple[Array, Edges]:
         x, harmonics, radial = (
-            as_real(z, name)
-            for z, name in ((x, "x"), (harmonics, "harmonics"), (radial, "radial"))
+            as_real(z, name) for z, name in ((x, "x"), (harmonics, "harmonics"), (radial, "radial"))
         )
         senders, receivers = jnp.asarray(senders), jnp.asarray(receivers)
         irreps, edge = self.bilinear.irreps_in1, self.bilinear.irreps_in2
         number = senders.shape[0] if senders.ndim == 1 else -1
-        last = (
-            (self.n_paths, self.channels) if self.radial is None else (self.radial.shape[0],)
-        )
+        last = (self.n_paths, self.channels) if self.radial is None else (self.radial.shape[0],)
         expected = {
             "x": (x, (x.shape[0] if x.ndim else 0, self.channels, irreps.dim)),
             "senders": (senders, (max(number, 0),)),
