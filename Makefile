@@ -6,11 +6,13 @@
 #   EXTRAS=cuda13,bench optional dependencies to install as well
 #   RUN=python3         use this interpreter as it is and install nothing
 #   JOBS=1              test processes
+#   TESTS=ARGUMENTS     for pytest besides, as in TESTS='-m "not slow"'
 
 PYTHON ?= python3 python3.13 python3.12 python3.11
 VENV ?= .venv
 EXTRAS ?=
 JOBS ?= 2
+TESTS ?=
 
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
@@ -44,7 +46,7 @@ demo: $(ready)  ## run the tour: real data in, out/report.html, pictures and res
 	$(RUN) examples/tour.py
 
 test: $(ready)  ## run the tests
-	$(RUN) -m pytest -q -n $(JOBS) --dist loadfile
+	$(RUN) -m pytest -q -n $(JOBS) --dist loadfile $(TESTS)
 
 bench: $(ready)  ## run the benchmarks (SUITE="decompositions ..." for some of them)
 	$(RUN) -m benchmarks $(SUITE)

@@ -61,10 +61,10 @@ def test_rounds_are_interleaved_after_a_warm_up():
 
 
 @pytest.mark.parametrize(
-    ("budget", "rounds"), [(0.0, 3), (30.0, 4), (1000.0, 15)], ids=["least", "budget", "most"]
+    ("budget", "rounds"), [(0.0, 3), (31.0, 4), (1000.0, 15)], ids=["least", "budget", "most"]
 )
 def test_the_budget_bounds_the_rounds(budget, rounds):
-    # A round costs 1 + 4 + 1 seconds, and one of them is the warm-up.
+    # A round costs 1 + 4 + 1 seconds and three rests, and one of them is the warm-up.
     times = interleave(Scripted("ours", [1.0]), Scripted("peer", [4.0]), budget=budget)
     assert times.rounds == rounds
 

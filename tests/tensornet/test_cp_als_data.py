@@ -9,6 +9,8 @@ import pytest
 
 from tensornet import CP, Status, cp_als
 
+pytestmark = pytest.mark.slow
+
 SHAPE, RANK = (5, 6, 7), 3
 
 

@@ -11,6 +11,8 @@ import pytest
 
 from tensornet import CP, TensorRing, TensorTrain, TTMatrix, Tucker
 
+pytestmark = pytest.mark.slow
+
 GUARANTEED = pytest.mark.parametrize("kind", [Tucker, TensorTrain, TTMatrix])
 FORMATS = [CP, Tucker, TensorTrain, TTMatrix, TensorRing]
 ALL = pytest.mark.parametrize("kind", FORMATS)

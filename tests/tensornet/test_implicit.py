@@ -5,6 +5,8 @@ import pytest
 
 from tensornet.linalg import at_stationary_point
 
+pytestmark = pytest.mark.slow
+
 
 def _least_squares(theta, data):
     matrix, rhs = data

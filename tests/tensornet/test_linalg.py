@@ -18,6 +18,8 @@ from tensornet.linalg import (
     svd,
 )
 
+pytestmark = pytest.mark.slow
+
 SHAPES = [(5, 5), (7, 3), (3, 5), (2, 9)]
 
 

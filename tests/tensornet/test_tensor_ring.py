@@ -12,6 +12,8 @@ from tensornet import Status
 from tensornet.decompose import tr_als, tr_svd
 from tensornet.formats import TensorRing
 
+pytestmark = pytest.mark.slow
+
 
 def normal(shape, dtype, seed=0):
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), dtype)

@@ -31,7 +31,8 @@ from training_runs import (
 from tensornet.status import Status
 from tensornet.training import Interrupted, Traced, fit
 
-pytestmark = pytest.mark.usefixtures("x64")  # the fixture `dtype` has the last word
+# The fixture `dtype` has the last word.
+pytestmark = [pytest.mark.usefixtures("x64"), pytest.mark.slow]
 
 # Resume.
 

@@ -11,6 +11,8 @@ from tensorly.decomposition import tensor_train as tensorly_train
 from tensornet import Status
 from tensornet.decompose import tt_matrix_svd, tt_svd
 
+pytestmark = pytest.mark.slow
+
 
 def normal(shape, dtype, seed=0):
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), dtype)
