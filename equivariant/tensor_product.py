@@ -18,6 +18,7 @@ from .coupling.cp_product import CPProduct
 from .coupling.gaunt import GauntGrid
 from .coupling.gaunt_fourier import GauntFourier
 from .coupling.tables import clebsch_gordan
+from .layouts import check_layout, from_channels, to_channels, with_channels
 from .method import Method, Use, typical_batch
 
 EXACT: tuple[type[Method], ...] = (ClebschGordan, GauntGrid, GauntFourier)
@@ -137,29 +138,50 @@ class TensorProduct(eqx.Module):
         """Bound of the error over |x| |y|, for weights of one; 0 for exact methods."""
         return self.implementation.error_bound
 
-    def __call__(self, x: Any, y: Any, weights: Any = None) -> Any:
+    def __call__(
+        self, x: Any, y: Any, weights: Any = None, *, layout: str = "channels-first"
+    ) -> Any:
         """Compute the product.
 
         Args:
-            x: `[*batch, channels, irreps_in1.dim]`, or an `IrrepsArray` of those irreps.
-            y: `[*batch, channels, irreps_in2.dim]`; either may have one channel for all.
+            x: `[*batch, channels, irreps_in1.dim]`, or an `IrrepsArray` of those irreps; an
+                `IrrepsArray` `[*batch, dim]` of as many of each irrep as there are channels is
+                taken as well.
+            y: the same of `irreps_in2`; either may have one channel for all.
             weights: `[*batch, channels, ...]` or what broadcasts to it, in place of the learned.
+            layout: of arrays, and of the result: `"channels-first"`, `"channels-last"` (`[*batch,
+                dim, channels]`) or e3nn's `"mul_ir"` (`[*batch, channels * dim]`).
 
         Returns:
-            `[*batch, channels, irreps_out.dim]`, an `IrrepsArray` if an input was one.
+            The product in this layout; an `IrrepsArray` if an input was one, of the channels'
+            irreps if that was.
 
         Raises:
-            ValueError: shapes or irreps that do not fit.
+            ValueError: shapes or irreps that do not fit, or an unknown layout.
             TypeError: dtypes that differ or are not float32 or float64.
         """
-        first = plain(x, "x", self.irreps_in1)
-        second = plain(y, "y", self.irreps_in2)
+        check_layout(layout)
+        first, wide1 = self._operand(x, "x", self.irreps_in1, layout)
+        second, wide2 = self._operand(y, "y", self.irreps_in2, layout)
         own = self.weights if weights is None else weights
         if weights is None and own is not None:
             own = own.astype(first.dtype)
         z = self.implementation(first, second, own)
-        wrapped = isinstance(x, e3nn.IrrepsArray) or isinstance(y, e3nn.IrrepsArray)
-        return e3nn.IrrepsArray(self.irreps_out, z) if wrapped else z
+        if wide1 or wide2:
+            irreps = with_channels(self.irreps_out, self.channels)
+            return e3nn.IrrepsArray(irreps, from_channels(z, self.irreps_out, "mul_ir"))
+        if isinstance(x, e3nn.IrrepsArray) or isinstance(y, e3nn.IrrepsArray):
+            return e3nn.IrrepsArray(self.irreps_out, z)
+        return from_channels(z, self.irreps_out, layout)
+
+    def _operand(self, x: Any, argument: str, irreps: e3nn.Irreps, layout: str):
+        """Return [*batch, channels, d], and whether it came as an `IrrepsArray` of channels."""
+        if not isinstance(x, e3nn.IrrepsArray):
+            return to_channels(jnp.asarray(x), irreps, layout, argument), False
+        wide = with_channels(irreps, self.channels)
+        if self.channels > 1 and x.irreps.simplify() == wide.simplify():
+            return to_channels(x.array, irreps, "mul_ir", argument), True
+        return plain(x, argument, irreps), False
 
     def __str__(self) -> str:
         return (
@@ -170,14 +192,12 @@ class TensorProduct(eqx.Module):
         )
 
 
-def plain(x: Any, argument: str, irreps: e3nn.Irreps) -> Array:
-    """Return the array of an operand that may be an `IrrepsArray`.
+def plain(x: e3nn.IrrepsArray, argument: str, irreps: e3nn.Irreps) -> Array:
+    """Return the array of an operand.
 
     Raises:
         ValueError: it has other irreps.
     """
-    if not isinstance(x, e3nn.IrrepsArray):
-        return jnp.asarray(x)
     if x.irreps.simplify() != irreps.simplify():
         raise ValueError(
             f"{argument}: expected irreps {irreps} of dimension {irreps.dim}, got {x.irreps} of "

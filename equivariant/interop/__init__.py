@@ -1,0 +1,1 @@
+"""Modules of other libraries around products, one module a library."""
