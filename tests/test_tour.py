@@ -16,7 +16,7 @@ pytest.importorskip("matplotlib", reason="the tour draws with matplotlib (the ex
 sys.path.append(str(EXAMPLES))
 
 import tour  # noqa: E402
-from tour_chapters import CHAPTERS, compression, compression_pictures, planning  # noqa: E402
+from tour_chapters import CHAPTERS, compression, compression_pictures, planning, products  # noqa: E402
 from tour_chapters.chapter import Chapter, Check, Findings, Table  # noqa: E402
 
 SMALL = {
@@ -100,6 +100,27 @@ def test_planning_of_a_small_sweep(tmp_path):
     assert chapter["planned"]["flops"] > 0
     assert "then a is new" in told
     assert (tmp_path / "planning.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_products_of_small_degree(tmp_path):
+    def run(stage):
+        return products.products(stage, degree=1, degrees=(2,), batch=32, channels=2)
+
+    held, told, results = tell(Chapter("small", "Small products", 60.0, run), out=tmp_path)
+    chapter = results["chapters"]["small"]
+    assert chapter["failure"] == ""
+    assert held
+    rows = {(row["map"], row["method"]): row for row in chapter["products"]}
+    gaunt = [row for (kind, _), row in rows.items() if kind.startswith("Gaunt")]
+    # Seven irreps, whose factors change the map in five ways; the method does not matter.
+    assert [row["expressivity"] for row in gaunt] == [5] * 3
+    assert all(0 < row["error"] < 2e-6 for row in gaunt)
+    near = rows["e3nn's", "cp, rank 7"]
+    assert 1e-6 < near["error"] < 0.1
+    assert 0 < near["over_bound"] <= 1
+    assert "certified bound" in told
+    assert set(chapter["milliseconds"]) == set(products.METHODS)
+    assert (tmp_path / "products_cost.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_promise_that_does_not_hold_fails_the_tour(tmp_path):

@@ -1,6 +1,10 @@
 """The chapters of the tour, in the order they are told."""
 
-from . import compression, planning
+from . import compression, planning, products
 from .chapter import Chapter
 
-CHAPTERS: tuple[Chapter, ...] = (compression.CHAPTER, planning.CHAPTER)
+CHAPTERS: tuple[Chapter, ...] = (
+    compression.CHAPTER,
+    planning.CHAPTER,
+    products.CHAPTER,
+)
