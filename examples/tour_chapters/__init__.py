@@ -1,10 +1,11 @@
 """The chapters of the tour, in the order they are told."""
 
-from . import compression, planning, products
+from . import compression, operators, planning, products
 from .chapter import Chapter
 
 CHAPTERS: tuple[Chapter, ...] = (
     compression.CHAPTER,
     planning.CHAPTER,
     products.CHAPTER,
+    operators.CHAPTER,
 )
