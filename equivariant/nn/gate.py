@@ -49,7 +49,7 @@ class Gate(eqx.Module):
             raise ValueError(f"irreps: expected a 0e, by which to gate the others, got {irreps}")
         gated = len(self.irreps) - len(scalars)
         kinds = e3nn.Irreps([(1, ir) for ir in scalars])
-        out = e3nn.Irreps([(1, "0e")] * gated)
+        out = e3nn.Irreps("+".join(["0e"] * gated))
         self.gates = Linear(kinds, out, channels=channels, key=key) if gated else None
 
     def __call__(self, x: Any) -> Array:

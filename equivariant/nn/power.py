@@ -98,13 +98,13 @@ class ManyBody(eqx.Module):
         spread = np.repeat(np.arange(len(self.irreps_out)), [ir.dim for _, ir in self.irreps_out])
         flat = x.reshape(-1, x.shape[-1])
         values = contract("bi,qi->bq", flat, into)
-        power, total = None, None
+        power, total = jnp.ones_like(values), jnp.zeros((), x.dtype)
         for n in range(self.order):
-            power = values if power is None else power * values
+            power = power * values
             part = contract("bq,kq->bk", power, back).reshape(*x.shape[:-1], -1)
             factors = weights[..., n, :, :][..., spread]
             factors = jnp.expand_dims(factors, tuple(range(part.ndim - factors.ndim)))
-            total = part * factors if total is None else total + part * factors
+            total = total + part * factors
         return total
 
 
