@@ -8,4 +8,6 @@ from .graph import Graph as Graph
 from .graph import bucket as bucket
 from .graph import graph_of as graph_of
 from .graph import padded as padded
+from .model import Config as Config
+from .model import Potential as Potential
 from .neighbours import neighbours as neighbours
