@@ -69,7 +69,7 @@ def tensorize(
 
 
 def _decomposed(weight: Any, factorization: str, rank: Any, rtol: Any, key: Any) -> Weight:
-    ranks = None if rank is None else ranks_of(factorization, weight.shape, rank)
+    ranks: Any = None if rank is None else ranks_of(factorization, weight.shape, rank)
     if factorization == "cp":
         return cp_als(weight, ranks, key=key, max_sweeps=_SWEEPS).tensor
     if factorization == "tucker":
