@@ -44,7 +44,7 @@ class Gate(eqx.Module):
             ValueError: no even scalar among the irreps, or multiplicities other than one.
         """
         self.irreps, self.channels, self.activation = e3nn.Irreps(irreps), channels, activation
-        scalars = [ir for _, ir in self.irreps if ir == e3nn.Irrep("0e")]
+        scalars = [ir for _, ir in self.irreps if (ir.l, ir.p) == (0, 1)]
         if not scalars:
             raise ValueError(f"irreps: expected a 0e, by which to gate the others, got {irreps}")
         gated = len(self.irreps) - len(scalars)
