@@ -17,6 +17,8 @@ import tour  # noqa: E402
 from tour_chapters import operators  # noqa: E402
 from tour_chapters.chapter import Chapter  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_small_operator(tmp_path):
     def run(stage):

@@ -12,6 +12,8 @@ sys.path.append(str(EXAMPLES))
 
 import operator_guess  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 
 def test_whatever_the_guess_the_solution_is_the_same(capsys):
     found = operator_guess.main(cells=8, pairs=20, epochs=2, width=4, layers=1)

@@ -19,6 +19,8 @@ import tour  # noqa: E402
 from tour_chapters import CHAPTERS, compression, compression_pictures, planning, products  # noqa: E402
 from tour_chapters.chapter import Chapter, Check, Findings, Table  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 SMALL = {
     "CP": (3, ()),
     "Tucker": ((4, 4, 3), ((2, 2, 2),)),

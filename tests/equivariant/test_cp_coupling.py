@@ -13,6 +13,8 @@ from equivariant.coupling import cp, cp_tables
 from equivariant.coupling.cp import decompose_coupling
 from tensornet.cache import cache_directory
 
+pytestmark = pytest.mark.slow
+
 EPS = np.finfo(np.float64).eps
 
 

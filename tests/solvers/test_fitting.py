@@ -10,6 +10,8 @@ import pytest
 
 from solvers.operators import FNO, TFNO, Normalized, evaluate, fit, relative_h1, relative_l2
 
+pytestmark = pytest.mark.slow
+
 KEY = jax.random.key(1)
 
 # Losses.

@@ -14,6 +14,8 @@ from solvers.problems.coefficients import smooth
 from solvers.sparse import Pattern, from_scipy
 from tensornet.container import FileFormatError
 
+pytestmark = pytest.mark.slow
+
 KEY = jax.random.key(0)
 
 

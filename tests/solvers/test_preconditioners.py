@@ -24,6 +24,8 @@ from solvers.problems import anisotropic, diffusion
 from solvers.problems.coefficients import inclusions
 from solvers.sparse import Pattern, from_scipy
 
+pytestmark = pytest.mark.slow
+
 
 def rough(n=7):
     """Diffusion of high contrast on n x n unknowns."""

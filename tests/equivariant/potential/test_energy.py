@@ -13,6 +13,8 @@ from equivariant.potential import (
     padded,
 )
 
+pytestmark = pytest.mark.slow
+
 CUTOFF = 4.0
 
 

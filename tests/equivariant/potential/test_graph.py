@@ -10,6 +10,8 @@ from hypothesis import given
 from equivariant.nn import smooth_cutoff
 from equivariant.potential import bucket, energy_forces_stress, graph_of, padded
 
+pytestmark = pytest.mark.slow
+
 CUTOFF = 3.0
 
 

@@ -18,6 +18,8 @@ from equivariant.potential import (
     padded,
 )
 
+pytestmark = pytest.mark.slow
+
 SMALL = Config(
     (1, 8), cutoff=2.0, channels=3, degree=1, layers=2, order=2, functions=4, width=5, neighbours=6,
     energies=(-1.0, 2.0), repulsion=1.0,
