@@ -19,6 +19,7 @@ autodoc_typehints = "none"  # the shapes are in the docstrings; jaxtyping's stri
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True}
 napoleon_use_ivar = True
+napoleon_attr_annotations = False
 
 
 def _code(app, what, name, obj, options, lines):

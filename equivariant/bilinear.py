@@ -144,7 +144,7 @@ class BilinearMap:
         return shapes.get(self.weights, (self.n_terms, sum(self.sizes)))
 
     def path_weights(self, weights: Any = None) -> Float[Array, "*batch n_paths"]:
-        """Return w_p from weights [*batch, *weight_shape] (None where the map has none).
+        """Return w_p from weights `[*batch, *weight_shape]` (None where the map has none).
 
         Raises:
             ValueError: weights of another shape, or where there are none, or none where there

@@ -1,8 +1,9 @@
 """In which order an array holds channels and components, and to and from ours.
 
-Ours is `"channels-first"`, [*batch, channels, d]: components of one channel side by side, which is
-what a product with a table takes. `"channels-last"` is [*batch, d, channels]. `"mul_ir"` is
-e3nn's: [*batch, channels * d], one irrep after the other, and in each one channel after the other.
+Ours is `"channels-first"`, `[*batch, channels, d]`: components of one channel side by side, which
+is what a product with a table takes. `"channels-last"` is `[*batch, d, channels]`. `"mul_ir"` is
+e3nn's: `[*batch, channels * d]`, one irrep after the other, and in each one channel after the
+other.
 """
 
 from typing import Any
@@ -25,7 +26,7 @@ def check_layout(layout: Any) -> None:
 
 
 def to_channels(x: Array, irreps: e3nn.Irreps, layout: str, argument: str) -> Array:
-    """Return [*batch, channels, d] from an array in some layout.
+    """Return `[*batch, channels, d]` from an array in some layout.
 
     Args:
         x: the array.
@@ -58,7 +59,7 @@ def to_channels(x: Array, irreps: e3nn.Irreps, layout: str, argument: str) -> Ar
 
 
 def from_channels(z: Array, irreps: e3nn.Irreps, layout: str) -> Array:
-    """Return an array in some layout from [*batch, channels, d]; see `to_channels`."""
+    """Return an array in some layout from `[*batch, channels, d]`; see `to_channels`."""
     if layout == "channels-first":
         return z
     if layout == "channels-last":

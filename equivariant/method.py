@@ -182,7 +182,7 @@ class Method(abc.ABC):
             x: the first input. Batch axes of both are broadcast, and one may have a single channel
                 that all share.
             y: the second, of the same dtype.
-            weights: [*batch, channels, *weight_shape], or what broadcasts to it; None where the
+            weights: `[*batch, channels, *weight_shape]`, or what broadcasts to it; None where the
                 map has none.
 
         Raises:

@@ -175,7 +175,7 @@ class TensorProduct(eqx.Module):
         return from_channels(z, self.irreps_out, layout)
 
     def _operand(self, x: Any, argument: str, irreps: e3nn.Irreps, layout: str):
-        """Return [*batch, channels, d], and whether it came as an `IrrepsArray` of channels."""
+        """Return `[*batch, channels, d]`, and whether it came as an `IrrepsArray` of channels."""
         if not isinstance(x, e3nn.IrrepsArray):
             return to_channels(jnp.asarray(x), irreps, layout, argument), False
         wide = with_channels(irreps, self.channels)

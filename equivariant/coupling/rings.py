@@ -113,7 +113,7 @@ def _by_index(entries: Any, use: Use) -> Work:
 
 
 def _by_terms(polar: np.ndarray, field: Field) -> np.ndarray:
-    """Return the polar part [M, n, B] of a field for each of its terms: [M, n, R * B]."""
+    """Return the polar part [M, n, B] of a field for each of its terms: `[M, n, R * B]`."""
     scale = field.scale_of_all(polar.shape[1])
     table = polar[:, :, None] * scale.T[:, :, None]
     return table.reshape(*polar.shape[:2], -1)

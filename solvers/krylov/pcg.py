@@ -19,7 +19,7 @@ def pcg(
 ) -> Solution:
     """Solve A x = b for a symmetric positive definite A (Hestenes and Stiefel 1952).
 
-    Stops where the 2-norm of the residual, computed from x, is at most max(rtol |b|, atol).
+    Stops where the 2-norm of the residual, computed from x, is at most `max(rtol |b|, atol)`.
     Works under jit, vmap and grad; gradients in b and in A's values are those of the exact
     solution (by another solve), the preconditioner has none. A loop on the host around many
     solves is faster with this call inside a jitted function, where concrete checks fall away.

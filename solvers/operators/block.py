@@ -55,7 +55,7 @@ class Block(eqx.Module):
         self.preactivation, self.last = preactivation, last
 
     def __call__(self, x: Float[Array, "..."], *, shard: str | None = None) -> Float[Array, "..."]:
-        """Apply the block to [batch, width, *grid]."""
+        """Apply the block to `[batch, width, *grid]`."""
 
         def norm(which: int, z: Array) -> Array:
             return z if self.norms is None else self.norms[which](z, shard=shard)

@@ -26,7 +26,7 @@ class Normalizer(eqx.Module):
 
     @classmethod
     def of(cls, data: Float[ArrayLike, "..."], argument: str = "data") -> "Normalizer":
-        """Take them from fields [batch, channels, *grid].
+        """Take them from fields `[batch, channels, *grid]`.
 
         Raises:
             ValueError: a channel that is the same everywhere, or NaN.
@@ -67,7 +67,7 @@ class Normalized(eqx.Module):
     outputs: Normalizer
 
     def __call__(self, x: Float[ArrayLike, "..."]) -> Float[Array, "..."]:
-        """Map fields [batch, channels, *grid]."""
+        """Map fields `[batch, channels, *grid]`."""
         return self.outputs.decode(self.model(self.inputs.encode(as_real(x, "x"))))
 
 
@@ -90,9 +90,9 @@ def fit(
     """Train an operator.
 
     Args:
-        model: maps [batch, channels, *grid]. One that is not `Normalized` yet is put between
+        model: maps `[batch, channels, *grid]`. One that is not `Normalized` yet is put between
             normalizers taken from the data.
-        data: inputs and truths, [rows, channels, *grid].
+        data: inputs and truths, `[rows, channels, *grid]`.
         key: all randomness comes from it.
         steps: how many to take.
         epochs: or how often to go through the data.

@@ -170,11 +170,11 @@ class FNO(eqx.Module):
         """Map fields.
 
         Args:
-            x: [*batch, in_channels, *grid].
+            x: `[*batch, in_channels, *grid]`.
             shard: see `split_domain`.
 
         Returns:
-            [*batch, out_channels, *grid].
+            `[*batch, out_channels, *grid]`.
 
         Raises:
             ValueError: another number of channels or axes, more modes than points.

@@ -27,7 +27,7 @@ def widened(x: Array) -> Array:
 
 
 class ChannelLinear(eqx.Module):
-    """A linear map of the channels at every point, [batch, in, *grid] to [batch, out, *grid]."""
+    """A linear map of channels at every point, `[batch, in, *grid]` to `[batch, out, *grid]`."""
 
     weight: Array
     bias: Array | None
@@ -83,7 +83,7 @@ class Norm(eqx.Module):
         self.offset = jnp.zeros(channels, dtype) if learned else None
 
     def __call__(self, x: Float[Array, "..."], *, shard: str | None = None) -> Float[Array, "..."]:
-        """Normalize [batch, channels, *grid]; with `shard`, a slab of the grid."""
+        """Normalize `[batch, channels, *grid]`; with `shard`, a slab of the grid."""
         wide = widened(x)
         axes = tuple(range(2 if self.scale is None else 1, x.ndim))
 

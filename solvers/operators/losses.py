@@ -17,10 +17,10 @@ BOUNDARIES = ("periodic", "one-sided")
 def relative_l2(
     prediction: Float[ArrayLike, "..."], truth: Float[ArrayLike, "..."]
 ) -> Float[Array, ""]:
-    """Return |prediction - truth| / |truth|, the mean over the batch.
+    """Return `|prediction - truth| / |truth|`, the mean over the batch.
 
     Args:
-        prediction: [batch, channels, *grid].
+        prediction: `[batch, channels, *grid]`.
         truth: the same.
 
     Raises:
@@ -40,7 +40,7 @@ def relative_h1(
     """Return the same of the H1 norm, in which the squares of all first differences are added.
 
     Args:
-        prediction: [batch, channels, *grid].
+        prediction: `[batch, channels, *grid]`.
         truth: the same.
         boundary: differences are central inside; at the ends `"periodic"` ones reach over to the
             other side, `"one-sided"` ones take the nearest neighbour inside.
@@ -105,13 +105,13 @@ def evaluate(
     """Return the relative errors of a model on data of several resolutions.
 
     Args:
-        model: maps [batch, channels, *grid].
+        model: maps `[batch, channels, *grid]`.
         data: pairs of inputs and truths by name.
         boundary: of the differences in H1.
         batch_size: fields at a time.
 
     Returns:
-        `{"l2": ..., "h1": ...}` by name, means over the fields.
+        For each name the errors "l2" and "h1", means over the fields.
 
     Raises:
         ValueError: NaN in the data, counts that differ.

@@ -135,7 +135,7 @@ class Program(NamedTuple):
 
     Attributes:
         cost: what `cheapest` compares.
-        run: takes fields [batch, in, *grid], the weight, and the name of an axis of devices where
+        run: takes fields `[batch, in, *grid]`, the weight, and the name of an axis of devices where
             the fields are slabs.
     """
 

@@ -146,7 +146,7 @@ class SpectralConv(eqx.Module):
         """Convolve.
 
         Args:
-            x: [*batch, in, *grid].
+            x: `[*batch, in, *grid]`.
             shard: inside `jax.shard_map`, the name of the axis of devices along which the first
                 axis of the grid is split: `x` is one slab.
 
@@ -170,7 +170,7 @@ class SpectralConv(eqx.Module):
     def choice(
         self, shape: Sequence[int], *, dtype: Any = None, gradients: bool = True
     ) -> tuple[str, str]:
-        """Name the method for fields of a shape [*batch, in, *grid], and tabulate all."""
+        """Name the method for fields of a shape `[*batch, in, *grid]`, and tabulate all."""
         d = len(self.modes)
         dtype = np.dtype(self.weight.dtype if dtype is None else dtype)
         made = self._program(math.prod(shape[: -d - 1]), tuple(shape[-d:]), dtype, gradients)

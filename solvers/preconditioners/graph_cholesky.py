@@ -90,7 +90,7 @@ class GraphCholesky(Learned):
         return jnp.where(graph.diagonal, own, below)
 
     def misfit(self, graph: Graph, extra: Any, x: Array, b: Array) -> Float[Array, ""]:
-        """Return |L L^T x - b|^2 / |b|^2."""
+        """Return `|L L^T x - b|^2 / |b|^2`."""
         entries = self.entries(graph, extra if self.start == "incomplete" else None)
         found = graph.mv(entries, graph.transposed_mv(entries, x))
         return jnp.sum((found - b) ** 2) / jnp.sum(b**2)

@@ -82,7 +82,7 @@ class GraphApproximateInverse(Learned):
         return own - self.start * graph.values + self.network(graph)
 
     def misfit(self, graph: Graph, extra: Any, x: Array, b: Array) -> Float[Array, ""]:
-        """Return |S M x - x|^2 / |x|^2."""
+        """Return `|S M x - x|^2 / |x|^2`."""
         del extra, b
         entries = self.entries(graph)
         z = graph.mv(entries, graph.transposed_mv(entries, x)) + self.epsilon * x
