@@ -22,7 +22,7 @@ def read_matrix_market(path: str | os.PathLike[str]) -> Problem:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected a file, got none")
     try:
-        matrix: Any = scipy.io.mmread(path)
+        matrix: Any = scipy.io.mmread(path, spmatrix=False)
     except Exception as error:
         raise ValueError(f"{path}: expected a MatrixMarket file, got {error}") from error
     return _square(path.stem, scipy.sparse.csr_array(matrix))
