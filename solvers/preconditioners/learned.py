@@ -89,9 +89,10 @@ class Learned(Preconditioner):
 
             def one(row: Any, key: PRNGKeyArray) -> Array:
                 graph = Graph(row["rows"], row["columns"], row["values"], nodes)
-                which = jax.random.randint(key, (), 0, row["x"].shape[0])
-                noise = jax.random.normal(key, (nodes,), row["x"].dtype)
-                x = row["x"][which] if loss == "solutions" else noise
+                if loss == "solutions":
+                    x = row["x"][jax.random.randint(key, (), 0, row["x"].shape[0])]
+                else:
+                    x = jax.random.normal(key, (nodes,), row["x"].dtype)
                 x = jnp.where(row["real"], x, 0)
                 return model.misfit(graph, row["extra"], x, graph.mv(row["values"], x))
 

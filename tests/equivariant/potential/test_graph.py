@@ -88,14 +88,13 @@ def test_no_recompilation_after_warm_up_and_little_padding():
     for sizes in sorted({batch.sizes for batch in batches}):
         run(padded(frames[0][:1], cutoff=CUTOFF, sizes=sizes))
     warm = len(traced)
-    assert warm <= 8
+    assert warm <= 6  # of fifty
     for frame, batch in zip(frames, batches, strict=True):
         run(batch)
         for position in (1, 2):
             real = sum(g.sizes[position] for g in frame)
             assert batch.sizes[position] <= real / 0.7
     assert len(traced) == warm
-    assert len({batch.senders.shape for batch in batches}) >= 1
     assert len({sum(g.sizes[2] for g in frame) for frame in frames}) > 10
 
 
