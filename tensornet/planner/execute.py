@@ -210,6 +210,8 @@ def _merged(
     inner = math.prod(shape[start : start + nc])
     outer = shape[nb : nb + nf] if first else shape[nb + nc :]
     outer = (math.prod(outer),) if outer else ()
+    if not nc:
+        return array.reshape(*shape[:nb], *outer), ()
     middle = (*outer, inner) if first else (inner, *outer)
     return array.reshape(*shape[:nb], *middle), (nb + len(outer) if first else nb,)
 

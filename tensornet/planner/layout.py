@@ -63,7 +63,8 @@ class Layouts:
         key = (a, b, keep & (mask_of(a) | mask_of(b)))
         found = self._memo.get(key)
         if found is None:
-            found = _best_per_order([*self._matmuls(a, b, keep), *self._loops(a, b, keep)])
+            ways = (self._matmuls, self._outer, self._loops)
+            found = _best_per_order([low for way in ways for low in way(a, b, keep)])
             self._memo[key] = found
         return found
 
@@ -125,6 +126,30 @@ class Layouts:
             )
             if not lo or not ro:
                 break
+
+    # Outer products -----------------------------------------------------------------------
+
+    def _outer(self, a: Order, b: Order, keep: int) -> Iterator[Lowering]:
+        """Yield products that sum nothing, written as matrix products.
+
+        XLA turns them into the loops they are, but their gradients are matrices times vectors,
+        several times faster than loops that sum.
+        """
+        shared = mask_of(a) & mask_of(b)
+        left, right = mask_of(a) & ~shared, mask_of(b) & ~shared
+        bo, lo, ro = _only(a, shared), _only(a, left), _only(b, right)
+        if shared & ~keep or not lo or not ro or a != bo + lo or b != bo + ro:
+            return
+        size, item, rates = self.volume, self.itemsize, self.rates
+        nb, m, n = size(shared), size(left), size(right)
+        every, read = nb * m * n, nb * (m + n) * item
+        seconds = rates.loop_seconds(every, read, every * item, rate=rates.vector)
+        if self.gradients:
+            none = (False, False)
+            seconds += rates.matmul_seconds(nb, m, 1, n, turned=none, itemsize=item)
+            seconds += rates.matmul_seconds(nb, n, 1, m, turned=none, itemsize=item)
+        for out in (bo + lo + ro, bo + ro + lo):
+            yield Lowering("matmul", a, b, out, bo, (), seconds, every, read + every * item, 0)
 
     # Fused loops --------------------------------------------------------------------------
 

@@ -161,3 +161,23 @@ def test_result_is_not_a_nan_maker(dtype):
     )
     assert mantissa.dtype == log.dtype == dtype
     np.testing.assert_array_equal(mantissa * jnp.exp(log), np.zeros((3, 2)))
+
+
+def test_outer_products_multiply_forward_and_have_matrix_products_as_gradients():
+    made = plan("bci,bcj->bcij", (6, 4, 5), (6, 4, 3), batch="b", dtype="float32")
+    rng = np.random.default_rng(0)
+    x, y, z = (jnp.asarray(rng.normal(size=(6, 4, *n)), "float32") for n in ((5,), (3,), (5, 3)))
+
+    def pulled_back(x, y, z):
+        return jax.vjp(made, x, y)[1](z)
+
+    forward = jax.jit(made).lower(x, y).compile().as_text()
+    backward = jax.jit(pulled_back).lower(x, y, z).compile().as_text()
+    assert " dot(" not in forward
+    assert " multiply(" in forward
+    assert backward.count(" dot(") == 2
+    assert " reduce(" not in backward
+    np.testing.assert_allclose(made(x, y), np.einsum("bci,bcj->bcij", x, y), rtol=1e-6)
+    dx, dy = pulled_back(x, y, z)
+    np.testing.assert_allclose(dx, np.einsum("bcij,bcj->bci", z, y), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(dy, np.einsum("bcij,bci->bcj", z, x), rtol=1e-5, atol=1e-5)
