@@ -10,8 +10,8 @@ from tensornet.planner import Constant, Plan, Repeated, plan
 
 from ..method import Program, Use, times_table
 
-# Tables of more nonzeros are not tried as programs written out.
-_MOST_TERMS = 640
+# Tables of more nonzeros are not tried as programs written out: compiling would take seconds.
+_MOST_TERMS = 160
 
 
 def batch_letters(use: Use) -> tuple[str, str, str]:

@@ -142,17 +142,23 @@ def _rows(
 ) -> dict[tuple[int, ...], jax.Array]:
     """Components of a dense operand by their index, each with the axes of the batch."""
     inner = [i for i, x in enumerate(order) if x in own]
-    sizes = [array.shape[i] for i in inner]
+    # Split and not indexed: the gradient is one concatenation, not a sum of padded components.
+    found: dict[tuple[int, ...], jax.Array] = {(): array}
+    for i in inner:
+        ones = (1,) * array.shape[i]
+        found = {
+            (*index, k): part
+            for index, whole in found.items()
+            for k, part in enumerate(lax.split(whole, ones, axis=i))
+        }
+    left = [x for x in order if x not in own]
     mine = [x for x in batch if x in order]
-    found = {}
-    for index in np.ndindex(*sizes):
-        part = array
-        for i, k in sorted(zip(inner, index, strict=True), reverse=True):
-            part = lax.index_in_dim(part, k, i, keepdims=False)
-        left = [x for x in order if x not in own]
-        if left != mine:
-            part = part.transpose([left.index(x) for x in mine])
-        if len(mine) < len(batch):
-            part = lax.broadcast_in_dim(part, shape, [batch.index(x) for x in mine])
-        found[index] = part
-    return found
+    turned = [left.index(x) for x in mine]
+    spread = [batch.index(x) for x in mine]
+
+    def of_batch(part: jax.Array) -> jax.Array:
+        part = lax.squeeze(part, inner)
+        part = part if left == mine else part.transpose(turned)
+        return part if len(mine) == len(batch) else lax.broadcast_in_dim(part, shape, spread)
+
+    return {index: of_batch(part) for index, part in found.items()}
