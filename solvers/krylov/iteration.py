@@ -57,24 +57,18 @@ class State(eqx.Module):
     history: Float[Array, "steps *many"]
 
 
-def iterate(
-    matvec: Callable[[Array], Array],
-    apply: Callable[[Array, Array], Array],
+def begin(
     b: Float[Array, "n *many"],
     x0: Float[Array, "n *many"],
-    tolerance: Float[Array, "*many"],
     *,
     max_iterations: int,
     directions: int = 0,
 ) -> State:
-    """Solve A x = b.
+    """Return the state before the first trip.
 
     Args:
-        matvec: the matrix.
-        apply: the preconditioner, called with a residual and its norm.
         b: one right-hand side, or one a column.
         x0: where to start.
-        tolerance: the 2-norm of the true residual that counts as converged.
         max_iterations: steps at most.
         directions: 0 for the plain method; or how many of the last directions each new one is
             made A-orthogonal to, for preconditioners that are not linear or not symmetric.
@@ -85,7 +79,7 @@ def iterate(
     if directions:
         zeros = jnp.zeros((directions, *b.shape), b.dtype)
         window = Window(zeros, zeros, jnp.full((directions, *many), jnp.inf, b.dtype))
-    start = State(
+    return State(
         x=x0,
         r=jnp.zeros_like(b),
         p=jnp.zeros_like(b),
@@ -100,14 +94,39 @@ def iterate(
         history=jnp.full((max_iterations + 1, *many), jnp.nan, b.dtype),
     )
 
+
+def iterate(
+    matvec: Callable[[Array], Array],
+    apply: Callable[[Array, Array], Array],
+    b: Float[Array, "n *many"],
+    state: State,
+    tolerance: Float[Array, "*many"],
+    *,
+    until: Any = None,
+) -> State:
+    """Solve A x = b.
+
+    Args:
+        matvec: the matrix.
+        apply: the preconditioner, called with a residual and its norm.
+        b: one right-hand side, or one a column.
+        state: where to go on from: of `begin`, or of a pause.
+        tolerance: the 2-norm of the true residual that counts as converged.
+        until: pause once so many steps are taken, may be traced; not before the end when None.
+    """
+
     def trip(state: State) -> State:
         state, stepped, restart = _step(matvec, b, state)
         norm = jnp.sqrt(dot(state.r, state.r))
-        state = _judge(state, norm, stepped, restart, tolerance, max_iterations)
+        state = _judge(state, norm, stepped, restart, tolerance)
         z = apply(state.r, norm)
         return _turn(state, z, stepped, restart)
 
-    return jax.lax.while_loop(lambda s: jnp.any(s.code == RUNNING), trip, start)
+    def going(state: State) -> Array:
+        running = state.code == RUNNING
+        return jnp.any(running if until is None else running & (state.count < until))
+
+    return jax.lax.while_loop(going, trip, state)
 
 
 def _step(matvec: Callable[[Array], Array], b: Array, s: State) -> tuple[State, Array, Array]:
@@ -158,10 +177,9 @@ def _step(matvec: Callable[[Array], Array], b: Array, s: State) -> tuple[State, 
     return state, stepped, restart
 
 
-def _judge(
-    s: State, norm: Array, stepped: Array, restart: Array, tolerance: Array, most: int
-) -> State:
+def _judge(s: State, norm: Array, stepped: Array, restart: Array, tolerance: Array) -> State:
     """Record the residual's norm and decide whether to go on, and whether to verify."""
+    most = s.history.shape[0] - 1
     met = norm <= tolerance
     number = s.code
     for now, status in (

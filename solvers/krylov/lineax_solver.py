@@ -8,8 +8,8 @@ import lineax as lx
 from jax.flatten_util import ravel_pytree
 
 from ..status import Status
-from .border import as_preconditioner
-from .iteration import code, dot, iterate
+from . import guard
+from .iteration import code, dot
 
 _RESULTS = {
     "converged": lx.RESULTS.successful,
@@ -24,7 +24,8 @@ class PCG(lx.AbstractLinearSolver):
     """`pcg` for `lineax.linear_solve`: the 2-norm, the true residual, our preconditioners.
 
     The option `preconditioner` is a lineax operator or one of `solvers.preconditioners` on the
-    flattened vector, `y0` a first guess. `stats["status"]` is the outcome in our words.
+    flattened vector, `y0` a first guess. `stats["status"]` is the outcome in our words,
+    `stats["fallback"]` whether Jacobi reached it.
 
     Attributes:
         rtol: relative tolerance of the residual's 2-norm.
@@ -62,12 +63,12 @@ class PCG(lx.AbstractLinearSolver):
         x0 = jnp.zeros_like(b) if start is None else ravel_pytree(start)[0]
         most = min(10 * b.size, 10_000) if self.max_steps is None else self.max_steps
         tolerance = jnp.maximum(self.rtol * jnp.sqrt(dot(b, b)), self.atol)
-        apply = as_preconditioner(given, b)
-        found = iterate(matvec, apply, b, x0, tolerance, max_iterations=most)
+        found, fallback = guard.run(matvec, given, b, x0, tolerance, max_iterations=most)
         result = lx.RESULTS.breakdown
         for name, theirs in _RESULTS.items():
             result = lx.RESULTS.where(found.code == code(getattr(Status, name)), theirs, result)
         stats = {"num_steps": found.count, "max_steps": self.max_steps, "status": found.code}
+        stats["fallback"] = fallback
         return unravel(found.x), result, stats
 
     def transpose(self, state: Any, options: dict[str, Any]) -> Any:

@@ -1,6 +1,5 @@
 """From checked arguments to a solution: one compiled program, differentiated implicitly."""
 
-import functools
 from typing import Any
 
 import equinox as eqx
@@ -11,17 +10,14 @@ from jaxtyping import Array
 from tensornet.validation import as_real, check_finite, is_traced
 
 from ..status import Status
+from . import guard
 from .border import (
     as_function,
-    as_preconditioner,
     check_preconditioner,
     check_system,
     check_tolerances,
-    columnwise,
-    in_precision,
 )
-from .guard import loses
-from .iteration import code, dot, iterate, outcome, rows
+from .iteration import code, dot, outcome, rows
 from .solution import Solution
 
 
@@ -66,12 +62,6 @@ def compiled(
 ) -> Solution:
     """Solve; gradients in b and in the matrix's values are those of the exact solution."""
     matvec = as_function(A, b)
-    apply: Any = as_preconditioner(preconditioner, b)
-    fallback = jnp.zeros((), bool)
-    if getattr(preconditioner, "guarded", False):
-        trusted, jacobi = apply, in_precision(preconditioner.fallback, preconditioner.dtype)
-        fallback = loses(matvec if b.ndim == 2 else columnwise(A, matvec), trusted, jacobi, b)
-        apply = functools.partial(jax.lax.cond, fallback, jacobi, trusted)
 
     def run(matvec: Any, b: Array) -> tuple[Array, Any]:
         start = jnp.zeros_like(b)
@@ -81,18 +71,18 @@ def compiled(
             share = jnp.where(length > 0, dot(x0, b) / jnp.where(length > 0, length, 1), 0)
             start = rows(share, b) * x0
         tolerance = jnp.maximum(tolerances[0] * jnp.sqrt(dot(b, b)), tolerances[1])
-        state = iterate(
+        state, fallback = guard.run(
             matvec,
-            apply,
+            preconditioner,
             b,
             start,
             tolerance,
             max_iterations=max_iterations,
             directions=directions,
         )
-        return state.x, (state.code, state.count, state.history)
+        return state.x, (state.code, state.count, state.history, fallback)
 
-    value, (number, count, history) = jax.lax.custom_linear_solve(
+    value, (number, count, history, fallback) = jax.lax.custom_linear_solve(
         matvec, b, run, symmetric=True, has_aux=True
     )
     return Solution(value, outcome(number), count, history, fallback)
