@@ -71,10 +71,10 @@ class Interaction(eqx.Module):
                 is set. By default the call is given the weights.
             paths: `"all"` or `"even"`.
             coupling: `"clebsch-gordan"` or `"gaunt"`, which scales the paths.
-            method: `"by path"`, `"by irrep"` (all paths of an irrep of the nodes as one product
-                per edge) or `"auto"`, what the planner expects to be fastest.
+            method: `"direct"` or `"auto"`, what the planner expects to be fastest.
             memory_limit: bytes, or text such as `"100MB"`, for temporaries of a call and its
-                gradient: edges are then taken in blocks, recomputed for the gradient.
+                gradient: edges are then taken in blocks, recomputed for the gradient. Without a
+                limit a CPU takes many edges in blocks that stay in its caches.
             key: draws the weights.
 
         Raises:
@@ -153,14 +153,13 @@ class Interaction(eqx.Module):
         size = block_size(self.bilinear, features, number, nodes, use, self.memory_limit)
         dims = [2 * self.bilinear.degrees(path)[2] + 1 for path in self.bilinear.triples]
         sums = summed(messages, x.swapaxes(1, 2), edges, self._weights, dims, size)
-        parts = []
-        for o, weights in enumerate(self.mixing):
-            own = weights.astype(x.dtype)
-            mixed = [
-                contract("nkc,cd->ndk", sums[p], own[n]) for n, p in enumerate(self.paths_to(o))
-            ]
-            parts.append(sum(mixed[1:], mixed[0]))
-        return jnp.concatenate(parts, axis=-1)
+        parts: list[list[Array]] = [[] for _ in self.mixing]
+        for paths, total in zip(messages.results, sums, strict=True):
+            o = self.bilinear.triples[paths[0]].out
+            start = self.paths_to(o).index(paths[0])
+            own = self.mixing[o].astype(x.dtype)[start : start + len(paths)]
+            parts[o].append(contract("nkc,cd->ndk", total, own.reshape(-1, self.channels_out)))
+        return jnp.concatenate([sum(part[1:], part[0]) for part in parts], axis=-1)
 
     def _weights(self, radial: Array) -> Array:
         if self.radial is None:

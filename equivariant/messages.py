@@ -17,9 +17,12 @@ from jaxtyping import Array
 from tensornet.planner import cheapest
 
 from .bilinear import BilinearMap, Path
-from .method import Table, Use, planned, times_table
+from .method import Use, planned, times_table
 
-METHODS = ("auto", "by path", "by irrep")
+METHODS = ("auto", "direct")
+# Bytes of a block of edges that a CPU computes from its caches, and blocks that are not worth
+# computing twice for a gradient.
+_IN_CACHE, _FEW = 8e6, 3
 
 
 class Messages(NamedTuple):
@@ -27,12 +30,15 @@ class Messages(NamedTuple):
 
     Attributes:
         cost: what `cheapest` compares.
-        run: takes x [edges, irreps_in1.dim, channels] and harmonics [edges, irreps_in2.dim];
-            returns for every path [edges, dimension, channels], unweighted.
+        run: takes x [edges, irreps_in1.dim, channels], what the edges' geometry is told by, and
+            weights [edges, n_paths, channels]; returns for each of `results`
+            [edges, dimension, its paths times channels].
+        results: positions of the paths that stand side by side, in order, all to one irrep.
     """
 
     cost: tuple[Any, ...]
-    run: Callable[[Array, Array], list[Array]]
+    run: Callable[[Array, Array, Array], list[Array]]
+    results: tuple[tuple[int, ...], ...]
 
 
 def chosen(bilinear: BilinearMap, method: str, use: Use) -> tuple[str, Messages, str]:
@@ -42,67 +48,46 @@ def chosen(bilinear: BilinearMap, method: str, use: Use) -> tuple[str, Messages,
 
 @lru_cache(maxsize=256)
 def _chosen(bilinear: BilinearMap, method: str, use: Use) -> tuple[str, Messages, str]:
-    found = {
-        "by path": _in_groups(bilinear, [[n] for n in range(len(bilinear.triples))], use),
-        "by irrep": _in_groups(bilinear, _groups(bilinear), use),
-    }
+    found = {"direct": _direct(bilinear, use)}
     if method != "auto":
         return method, found[method], "asked for by name"
     name, _, table = cheapest({k: m.cost for k, m in found.items()}, device=use.device)
     return name, found[name], table
 
 
-def _groups(bilinear: BilinearMap) -> list[list[int]]:
-    """Return the paths of every irrep of the first input."""
-    groups: dict[int, list[int]] = {}
-    for n, path in enumerate(bilinear.triples):
-        groups.setdefault(path.first, []).append(n)
-    return list(groups.values())
+def _direct(bilinear: BilinearMap, use: Use) -> Messages:
+    """Weigh what is sent, then multiply with a matrix of the edge and path.
+
+    In this order a gradient recomputes weighted inputs, and no product.
+    """
+    made = [_path(bilinear, path, use) for path in bilinear.triples]
+
+    def run(x: Array, harmonics: Array, weights: Array) -> list[Array]:
+        return [part(x, harmonics, weights[:, n, None]) for n, (_, part) in enumerate(made)]
+
+    cost = tuple(c for costs, _ in made for c in costs)
+    return Messages(cost, run, tuple((n,) for n in range(len(made))))
 
 
-def _in_groups(bilinear: BilinearMap, groups: Sequence[Sequence[int]], use: Use) -> Messages:
-    """Return the program that computes each group of paths, all of one first irrep, together."""
-    made = [_group(bilinear, [bilinear.triples[n] for n in group], use) for group in groups]
-    back = np.argsort([n for group in groups for n in group])
-
-    def run(x: Array, harmonics: Array) -> list[Array]:
-        results = [z for part in made for z in part.run(x, harmonics)]
-        return [results[n] for n in back]
-
-    return Messages(tuple(c for part in made for c in part.cost), run)
-
-
-def _group(bilinear: BilinearMap, paths: Sequence[Path], use: Use) -> Messages:
-    first = bilinear.block(paths[0])[0]
-    used = sorted({path.second for path in paths})
-    seconds = [bilinear.irreps_in2.slices()[j] for j in used]
-    dims = [2 * bilinear.degrees(path)[2] + 1 for path in paths]
-    ends = np.cumsum(dims)
-    rows, inner = int(ends[-1]), first.stop - first.start
-    columns = np.zeros((sum(s.stop - s.start for s in seconds), rows, inner))
-    starts = dict(zip(used, np.cumsum([0, *(s.stop - s.start for s in seconds)]), strict=False))
-    for path, end, dim in zip(paths, ends, dims, strict=True):
-        tensor = bilinear.path_tensor(path)  # [i, j, k]
-        j = int(starts[path.second])
-        columns[j : j + tensor.shape[1], end - dim : end] = tensor.transpose(1, 2, 0)
+def _path(
+    bilinear: BilinearMap, path: Path, use: Use
+) -> tuple[tuple[Any, ...], Callable[[Array, Array, Array], Array]]:
+    first, second, _ = bilinear.block(path)
+    tensor = bilinear.path_tensor(path)  # [i, j, k]
+    inner, _, rows = tensor.shape
+    columns = tensor.transpose(1, 0, 2)
     table = times_table(columns.reshape(len(columns), -1), 1, use)
     product = planned(
-        "bki,bic->bkc", (use.batch, rows, inner), (use.batch, inner, use.channels), use=use,
+        "bik,bic->bkc", (use.batch, inner, rows), (use.batch, inner, use.channels), use=use,
         gradients=use.gradients,
     )  # fmt: skip
-    weigh = use.loop(use.rows * rows, 3 * use.rows * rows)
+    weigh = use.loop(use.rows * inner, 3 * use.rows * inner)
 
-    def run(x: Array, harmonics: Array) -> list[Array]:
-        matrices = _matrices(table, [harmonics[:, s] for s in seconds], rows, inner)
-        z = product(matrices, x[:, first])
-        return jnp.split(z, ends[:-1], axis=1) if len(ends) > 1 else [z]
+    def run(x: Array, harmonics: Array, weights: Array) -> Array:
+        matrices = table.run(harmonics[:, None, second]).reshape(-1, inner, rows)
+        return product(matrices, weights * x[:, first])
 
-    return Messages((*table.cost, product, weigh), run)
-
-
-def _matrices(table: Table, parts: Sequence[Array], rows: int, inner: int) -> Array:
-    joined = jnp.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
-    return table.run(joined[:, None]).reshape(-1, rows, inner)
+    return (*table.cost, product, weigh), run
 
 
 # Sums at the receivers ---------------------------------------------------------------------
@@ -113,13 +98,13 @@ class Edges(NamedTuple):
 
     Attributes:
         senders, receivers: positions of nodes.
-        harmonics: [edges, irreps_in2.dim].
+        geometry: [edges, irreps_in2.dim], harmonics.
         radial: what the radial weights are made of.
     """
 
     senders: Array
     receivers: Array
-    harmonics: Array
+    geometry: Array
     radial: Array
 
 
@@ -131,31 +116,30 @@ def summed(
     dims: Sequence[int],
     size: int,
 ) -> list[Array]:
-    """Return for every path the sum at each node of the weighted messages it receives.
+    """Return for each result of the messages the sum at each node of those it receives.
 
     Args:
         messages: how they are computed.
         x: [nodes, irreps_in1.dim, channels].
-        edges: senders, receivers, harmonics, radial.
+        edges: senders, receivers, geometry, radial.
         weights: makes [edges, n_paths, channels] of `radial`.
-        dims: dimension of each path's result.
-        size: edges to compute at a time. Each block but the last is recomputed for gradients.
+        dims: dimension of each path's irrep.
+        size: edges to compute at a time, recomputed for gradients.
 
     Returns:
-        [nodes, dimension, channels] each.
+        [nodes, dimension, paths times channels] each.
     """
     nodes, _, channels = x.shape
     number = edges.senders.shape[0]
 
     def add(sums: list[Array], x: Array, block: Edges) -> list[Array]:
-        factors = weights(block.radial)
-        made = messages.run(x[block.senders], block.harmonics)
-        return [
-            total.at[block.receivers].add(z * factors[:, n, None])
-            for n, (total, z) in enumerate(zip(sums, made, strict=True))
-        ]
+        made = messages.run(x[block.senders], block.geometry, weights(block.radial))
+        return [total.at[block.receivers].add(z) for total, z in zip(sums, made, strict=True)]
 
-    sums = [jnp.zeros((nodes, dim, channels), x.dtype) for dim in dims]
+    sums = [
+        jnp.zeros((nodes, dims[paths[0]], len(paths) * channels), x.dtype)
+        for paths in messages.results
+    ]
     if number <= size:
         return add(sums, x, edges)
     whole = number // size * size
@@ -174,13 +158,12 @@ def block_size(
     """Return how many edges to compute at a time in so many bytes of temporaries.
 
     The estimate counts what the gradient holds at once: gathered inputs, radial weights, messages
-    before and after these, and the cotangents of all.
+    before and after these, and the cotangents of all. Without a limit all edges are taken at once,
+    but on a CPU where they leave its caches.
 
     Raises:
         ValueError: one edge at a time needs more.
     """
-    if limit is None:
-        return max(edges, 1)
     of_messages = sum(2 * bilinear.degrees(path)[2] + 1 for path in bilinear.triples)
     paths, dim = len(bilinear.triples), bilinear.irreps_in1.dim
     itemsize, channels = np.dtype(use.dtype).itemsize, use.channels
@@ -189,6 +172,11 @@ def block_size(
         (2 * bilinear.degrees(p)[0] + 1) * (2 * bilinear.degrees(p)[2] + 1)
         for p in bilinear.triples
     )
+    if limit is None:
+        held = int(_IN_CACHE // itemsize // each)
+        if (use.device or jax.default_backend()) != "cpu" or edges <= _FEW * held:
+            return max(edges, 1)
+        return _equal_blocks(edges, max(held, 1))
     mixed = (features or 0) * paths * channels
     fixed = 2 * nodes * channels * (2 * dim + of_messages) + 2 * mixed
     fits = (limit // itemsize - fixed) // each
@@ -198,8 +186,12 @@ def block_size(
             f"memory_limit: expected at least {least} bytes for {nodes} nodes and one edge at a "
             f"time, got {limit}"
         )
-    blocks = -(-edges // min(fits, max(edges, 1))) if edges else 1
-    # Blocks of equal size need no copy of what is cut.
+    return _equal_blocks(edges, fits)
+
+
+def _equal_blocks(edges: int, most: int) -> int:
+    """Return the size of blocks of at most so many; equal ones need no copy of what is cut."""
+    blocks = -(-edges // min(most, max(edges, 1))) if edges else 1
     for count in range(blocks, 2 * blocks):
         if edges % count == 0:
             return max(edges // count, 1)

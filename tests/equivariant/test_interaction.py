@@ -60,7 +60,7 @@ def by_e3nn(made, x, harmonics, radial, senders, receivers):
 
 
 def test_methods_agree_with_e3nn_edge_by_edge(dtype):
-    methods = ("auto", "by path", "by irrep")
+    methods = ("auto", "direct")
     made = [interaction(1, out=ALL, method=name, coupling="gaunt") for name in methods]
     arguments = inputs(made[0], dtype)
     expected = by_e3nn(made[0], *arguments)
@@ -81,7 +81,7 @@ def test_weights_given_for_each_edge_path_and_channel(dtype):
 def test_blocks_change_neither_values_nor_gradients(edges, size, x64):  # noqa: ARG001
     made = interaction(out=ALL)
     x, harmonics, radial, senders, receivers = inputs(made, jnp.float64, edges=edges)
-    messages = chosen(made.bilinear, "by irrep", Use(made.channels, 16, "float64"))[1]
+    messages = chosen(made.bilinear, "direct", Use(made.channels, 16, "float64"))[1]
     dims = [2 * made.bilinear.degrees(path)[2] + 1 for path in made.bilinear.triples]
 
     def loss(x, harmonics, radial, size):
@@ -116,6 +116,24 @@ def test_a_memory_limit_is_kept():
 
     quarter = bytes_of(plain) // 4
     assert bytes_of(interaction(memory_limit=quarter, **options)) <= quarter
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="accelerators take all at once")
+def test_many_edges_are_taken_in_blocks_on_a_cpu():
+    """The scratch of a gradient then hardly grows with the edges."""
+    made = interaction(channels=32, channels_out=32, features=None)
+
+    def bytes_of(edges):
+        arguments = inputs(made, jnp.float32, 16, edges)
+
+        def loss(*operands):
+            return (made(*operands, *arguments[3:]) ** 2).sum()
+
+        compiled = jax.jit(jax.grad(loss, (0, 1, 2))).lower(*arguments[:3]).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    few, many = 6000, 12000
+    assert bytes_of(many) - bytes_of(few) < (many - few) * 4 * made.channels * made.n_paths
 
 
 def test_a_limit_that_cannot_be_met_is_refused():
