@@ -3,6 +3,7 @@
 from functools import lru_cache
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float64
 
@@ -12,6 +13,8 @@ from ..method import Program, Use, times_table
 
 # Tables of more nonzeros are not tried as programs written out: compiling would take seconds.
 _MOST_TERMS = 160
+# Numbers in a vector of the machine; the least components that are filled up to whole vectors.
+_VECTOR, _PADDED = 4, 20
 
 
 def batch_letters(use: Use) -> tuple[str, str, str]:
@@ -51,12 +54,17 @@ def contractions(tensor: Float64[np.ndarray, "d1 d2 d"], use: Use) -> dict[str, 
 
 def _outer(tensor: np.ndarray, use: Use) -> Program:
     (d1, d2, d), (a, b, c) = tensor.shape, batch_letters(use)
-    outer = use.product(f"{a}i,{b}j->{c}ij", (*head(use, a), d1), (*head(use, b), d2))
-    flat = times_table(tensor.reshape(d1 * d2, d), 1 if c == "b" else use.channels, use)
+    # Rows of the product that do not start at whole vectors cost it up to a third.
+    spare = -d2 % _VECTOR if d2 >= _PADDED else 0
+    outer = use.product(f"{a}i,{b}j->{c}ij", (*head(use, a), d1), (*head(use, b), d2 + spare))
+    table = np.pad(tensor, ((0, 0), (0, spare), (0, 0))).reshape(-1, d)
+    flat = times_table(table, 1 if c == "b" else use.channels, use)
 
     def run(x: Array, y: Array, _: Any) -> Array:
         x, y = (without_channels(z, s) for z, s in zip((x, y), use.shared, strict=True))
-        return flat.run(outer(x, y).reshape(len(x), -1, d1 * d2))
+        if spare:
+            y = jnp.pad(y, (*[(0, 0)] * (y.ndim - 1), (0, spare)))
+        return flat.run(outer(x, y).reshape(len(x), -1, len(table)))
 
     return Program((outer, *flat.cost), run)
 
