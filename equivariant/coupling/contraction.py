@@ -7,12 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float64
 
-from tensornet.planner import Constant, Plan, Repeated, plan
+from tensornet.planner import Constant, Plan, Repeated, Work, plan
 
 from ..method import Program, Use, times_table
 
 # Tables of more nonzeros are not tried as programs written out: compiling would take seconds.
 _MOST_TERMS = 160
+# Compiling the gradient takes 10 ms for each of them. Spread over a thousand calls, that is as long
+# as reading so many bytes: gradients of small batches are not worth it.
+_COMPILED = 190e3
 # Numbers in a vector of the machine; the least components that are filled up to whole vectors.
 _VECTOR, _PADDED = 4, 20
 
@@ -106,7 +109,9 @@ def _written_out(tensor: np.ndarray, use: Use) -> Program | None:
         return z.reshape(len(x), -1, d)
 
     # Taking components one by one costs about as much as what the planner counts, their products.
-    return Program((Repeated(made, 6 if use.gradients else 2),), run)
+    if not use.gradients:
+        return Program((Repeated(made, 2),), run)
+    return Program((Repeated(made, 6), Work(0, _COMPILED * np.count_nonzero(tensor))), run)
 
 
 @lru_cache(maxsize=1024)
