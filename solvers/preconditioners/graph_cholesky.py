@@ -3,6 +3,7 @@
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
@@ -94,6 +95,19 @@ class GraphCholesky(Learned):
         entries = self.entries(graph, extra if self.start == "incomplete" else None)
         found = graph.mv(entries, graph.transposed_mv(entries, x))
         return jnp.sum((found - b) ** 2) / jnp.sum(b**2)
+
+    def product(self, graph: Graph, extra: Any) -> Any:
+        """Return x -> (L L^T)^-1 x by dense triangles."""
+        entries = self.entries(graph, extra if self.start == "incomplete" else None)
+        # Padded nodes, which have no entries, get a diagonal of one.
+        own = graph.to_rows(jnp.where(graph.diagonal, 1.0, 0.0).astype(entries.dtype))
+        lower = jnp.diag(1 - own).at[graph.rows, graph.columns].add(entries, mode="drop")
+
+        def apply(x: Array) -> Array:
+            half = jax.scipy.linalg.solve_triangular(lower, x, lower=True)
+            return jax.scipy.linalg.solve_triangular(lower, half, lower=True, trans=1)
+
+        return apply
 
     def extras(self, matrix: scipy.sparse.csr_array) -> np.ndarray | None:
         """Return the factor of IC(0) at each entry of the matrix, where training starts from it."""

@@ -84,6 +84,11 @@ class GraphApproximateInverse(Learned):
     def misfit(self, graph: Graph, extra: Any, x: Array, b: Array) -> Float[Array, ""]:
         """Return `|S M x - x|^2 / |x|^2`."""
         del extra, b
-        entries = self.entries(graph)
-        z = graph.mv(entries, graph.transposed_mv(entries, x)) + self.epsilon * x
+        z = self.product(graph, None)(x)
         return jnp.sum((graph.mv(graph.values, z) - x) ** 2) / jnp.sum(x**2)
+
+    def product(self, graph: Graph, extra: Any) -> Any:
+        """Return x -> G G^T x + eps x."""
+        del extra
+        entries = self.entries(graph)
+        return lambda x: graph.mv(entries, graph.transposed_mv(entries, x)) + self.epsilon * x

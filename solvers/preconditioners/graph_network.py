@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-NODE_FEATURES, EDGE_FEATURES = 3, 3
+NODE_FEATURES, EDGE_FEATURES = 3, 4
 
 
 class Graph(eqx.Module):
@@ -55,14 +55,20 @@ class Graph(eqx.Module):
         return self.to_columns(entries * self.at_rows(x))
 
     def features(self) -> tuple[Array, Array]:
-        """Return what the network sees of nodes and of entries; neither size nor numbering."""
+        """Return what the network sees of nodes and of entries, whatever the size.
+
+        Of the numbering it sees on which side of the diagonal an entry is: so a factor need not be
+        symmetric, and G G^T reaches more than squares.
+        """
         off = jnp.where(self.diagonal, 0, self.values)
         count = self.to_rows(jnp.where(self.rows < self.nodes, 1, 0).astype(off.dtype))
         sums, sizes = self.to_rows(off), self.to_rows(jnp.abs(off))
         nodes = jnp.stack([sums, sizes, jnp.log1p(count) / 2], axis=1)
         mean = sizes / jnp.maximum(count - 1, 1)
         share = off / jnp.maximum(self.at_rows(mean), jnp.finfo(off.dtype).tiny)
-        edges = jnp.stack([off, jnp.tanh(share), self.diagonal.astype(off.dtype)], axis=1)
+        side = jnp.sign(self.columns - self.rows).astype(off.dtype)
+        own = self.diagonal.astype(off.dtype)
+        edges = jnp.stack([off, jnp.tanh(share), own, side], axis=1)
         return nodes, edges
 
 

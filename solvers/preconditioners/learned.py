@@ -1,7 +1,7 @@
 """What learned preconditioners share: the guard's other choice, and training on many matrices."""
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -20,7 +20,8 @@ from ..sparse.matrix import spread
 from .base import Preconditioner
 from .graph_network import Graph, GraphNetwork
 
-LOSSES = ("noise", "solutions")
+LOSSES = ("noise", "solutions", "error")
+STEPS = 15  # of conjugate gradient, in the loss that runs it
 
 
 class Learned(Preconditioner):
@@ -47,6 +48,29 @@ class Learned(Preconditioner):
     def misfit(self, graph: Graph, extra: Any, x: Array, b: Array) -> Float[Array, ""]:
         """Return the loss on a scaled matrix and a pair b = A x."""
 
+    @abc.abstractmethod
+    def product(self, graph: Graph, extra: Any) -> Callable[[Array], Array]:
+        """Return the preconditioner of a scaled matrix as a function, for training."""
+
+    def error(self, graph: Graph, extra: Any, x: Array) -> Float[Array, ""]:
+        """Return the logarithm of the share of the energy of x that `STEPS` steps leave."""
+        apply = self.product(graph, extra)
+        r = graph.mv(graph.values, x)
+        whole, z = jnp.vdot(x, r), apply(r)
+
+        def step(carry: tuple[Array, ...], _: None) -> tuple[tuple[Array, ...], None]:
+            e, r, p, rho = carry
+            q = graph.mv(graph.values, p)
+            alpha = rho / jnp.vdot(p, q)
+            e, r = e - alpha * p, r - alpha * q
+            z = apply(r)
+            new = jnp.vdot(r, z)
+            return (e, r, z + new / rho * p, new), None
+
+        start = (x, r, z, jnp.vdot(r, z))
+        (e, *_), _ = jax.lax.scan(step, start, None, length=STEPS)
+        return jnp.log(jnp.vdot(e, graph.mv(graph.values, e)) / whole)
+
     def extras(self, matrix: scipy.sparse.csr_array) -> np.ndarray | None:
         """Return what `misfit` needs for each entry of a scaled matrix beside it."""
         del matrix
@@ -70,8 +94,9 @@ class Learned(Preconditioner):
             steps: of Adam, its rate falling to zero by a cosine.
             batch_size: matrices a step.
             learning_rate: the first one.
-            loss: "noise" (b = A x for random x, which weighs all frequencies alike) or
-                "solutions" (x solves A x = b for random b, which weighs the low ones).
+            loss: "noise" (b = A x for random x, which weighs all frequencies alike), "solutions"
+                (x solves A x = b for random b, which weighs the low ones), or "error" (what the
+                first steps of conjugate gradient leave of the error for random b).
             options: of `tensornet.training.fit` (checkpoints, validation, progress).
 
         Raises:
@@ -81,7 +106,7 @@ class Learned(Preconditioner):
             raise ValueError(f"loss: expected one of {', '.join(LOSSES)}, got {loss!r}")
         if not problems:
             raise ValueError("problems: expected at least one matrix, got none")
-        data = collect(self, problems, key, solutions=loss == "solutions")
+        data = collect(self, problems, key, solutions=loss != "noise")
         nodes = data["x"].shape[-1]
 
         def measure(model: Any, batch: Any, key: PRNGKeyArray) -> Array:
@@ -89,11 +114,13 @@ class Learned(Preconditioner):
 
             def one(row: Any, key: PRNGKeyArray) -> Array:
                 graph = Graph(row["rows"], row["columns"], row["values"], nodes)
-                if loss == "solutions":
-                    x = row["x"][jax.random.randint(key, (), 0, row["x"].shape[0])]
-                else:
+                if loss == "noise":
                     x = jax.random.normal(key, (nodes,), row["x"].dtype)
+                else:
+                    x = row["x"][jax.random.randint(key, (), 0, row["x"].shape[0])]
                 x = jnp.where(row["real"], x, 0)
+                if loss == "error":
+                    return model.error(graph, row["extra"], x)
                 return model.misfit(graph, row["extra"], x, graph.mv(row["values"], x))
 
             return jnp.mean(jax.vmap(one)(batch, keys))
