@@ -14,6 +14,7 @@ import numpy as np
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#000000", "#56B4E9", "#D55E00", "#CC79A7")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _POINTS = 400  # most a learning curve is drawn with
+_DOTS = 4000  # about the most a set of a parity plot is drawn with
 
 
 def history(run: Any, ax: Any = None) -> Any:
@@ -194,6 +195,47 @@ def prediction(truth: Any, predicted: Any, *, given: Any = None, axes: Any = Non
         ax.imshow(field.T, origin="lower", cmap=colours, vmin=least, vmax=largest)
         ax.set_title(title, fontsize="medium")
         ax.set_axis_off()
+    return axes
+
+
+def parity(quantities: Mapping[str, Mapping[str, tuple[Any, Any]]], axes: Any = None) -> np.ndarray:
+    """Draw predictions against the truth, one picture a quantity; the diagonal is perfection.
+
+    Args:
+        quantities: by their names, which label the axes, pairs of truth and prediction by the name
+            of a set. Of what is not finite nothing is drawn, of many points every so many.
+        axes: as many axes as quantities; new ones in a row when left out.
+
+    Returns:
+        The axes, one-dimensional.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        ValueError: no quantities, shapes that differ, or another number of axes.
+    """
+    if not quantities:
+        raise ValueError("quantities: expected at least one, got none")
+    if axes is None:
+        size = (3.6 * len(quantities), 3.5)
+        _, axes = _pyplot().subplots(1, len(quantities), figsize=size, layout="constrained")
+    axes = np.atleast_1d(np.asarray(axes, dtype=object)).ravel()
+    if len(axes) != len(quantities):
+        raise ValueError(f"axes: expected {len(quantities)}, got {len(axes)}")
+    for ax, (quantity, sets) in zip(axes, quantities.items(), strict=True):
+        for (name, (truth, predicted)), colour, _ in _styled(sets):
+            x, y = np.asarray(truth, float).ravel(), np.asarray(predicted, float).ravel()
+            if x.shape != y.shape:
+                raise ValueError(
+                    f"quantities[{quantity!r}][{name!r}]: expected as many predictions as truths, "
+                    f"got {len(y)} and {len(x)}"
+                )
+            known = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
+            shown = known[:: max(1, len(known) // _DOTS)]
+            error = np.sqrt(np.mean((y - x)[known] ** 2)) if len(known) else np.nan
+            label = f"{name}, RMSE {error:.3g}"
+            ax.plot(x[shown], y[shown], ".", color=colour, markersize=3, alpha=0.5, label=label)
+        ax.axline((0, 0), slope=1, color="0.5", linewidth=0.8, zorder=0)
+        _finish(ax, f"{quantity}, truth", f"{quantity}, prediction", y_log=False)
     return axes
 
 

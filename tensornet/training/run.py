@@ -89,6 +89,7 @@ class Run:
                 self.validation.setdefault(name, []).append(value)
                 row[f"validation {name}"] = value
             self.facts["validation"] = figures["loss"]
+            self.facts |= {name: value for name, value in figures.items() if name != "loss"}
             if figures["loss"] < (math.inf if self.best is None else self.best_loss):
                 self.best = jax.tree.map(jnp.copy, weights)
                 self.best_step, self.best_loss, self.stale = self.step, figures["loss"], 0

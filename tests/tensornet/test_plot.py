@@ -169,3 +169,22 @@ def test_prediction():
         plot.prediction(truth, predicted[:4])
     with pytest.raises(ValueError, match="axes: expected 3, got 4"):
         plot.prediction(truth, predicted, axes=axes)
+
+
+def test_parity():
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=(50, 3))
+    made = truth + 0.1
+    made[0, 0] = np.nan
+    axes = plot.parity({"energy": {"one": (truth, made), "two": (truth[:2], truth[:2])}})
+    (one, two), legend = axes[0].get_lines()[:2], axes[0].get_legend().get_texts()
+    assert len(one.get_xdata()) == 149
+    np.testing.assert_allclose(one.get_ydata() - one.get_xdata(), 0.1)
+    assert len(two.get_xdata()) == 6
+    assert [text.get_text() for text in legend] == ["one, RMSE 0.1", "two, RMSE 0"]
+    assert axes[0].get_ylabel() == "energy, prediction"
+    saved(axes[0])
+    with pytest.raises(ValueError, match=r"quantities\['a'\]\['b'\]: expected as many predictions"):
+        plot.parity({"a": {"b": (truth, truth[:4])}})
+    with pytest.raises(ValueError, match="quantities: expected at least one, got none"):
+        plot.parity({})
