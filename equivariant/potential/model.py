@@ -30,7 +30,8 @@ class Config:
         cutoff: of the neighbours of an atom.
         channels: of the features.
         degree: the largest of the features.
-        edge_degree: the largest of the harmonics of an edge, by default that of the features.
+        edge_degree: the largest of the harmonics of an edge, and of the received sums that a
+            product is made of; by default that of the features.
         layers: how many interactions.
         product: what makes more of the received sums A. `"power"`: `ManyBody`, powers up to
             `order` on the grid; `"gate"`: `Gate`; `"gaunt"`, `"clebsch-gordan"`: A + A (x) A, by a
@@ -106,7 +107,7 @@ class Layer(eqx.Module):
     def __init__(self, config: Config, irreps_in: Any, irreps_out: Any, *, key: PRNGKeyArray):
         """Draw the weights of one layer of a `Potential`."""
         keys = jax.random.split(key, 7)
-        width, channels, hidden = config.width, config.channels, natural(config.degree)
+        width, channels = config.width, config.channels
         self.neighbours = float(config.neighbours)
         self.radial = tuple(
             jax.random.normal(k, (size, width)) / math.sqrt(size)
@@ -115,7 +116,7 @@ class Layer(eqx.Module):
         self.interaction = Interaction(
             irreps_in,
             _edge_irreps(config),
-            e3nn.Irreps([i for i in hidden if i.ir.l <= _reach(config, irreps_in)]),
+            natural(min(_largest(config), _reach(config, irreps_in))),
             channels=channels,
             features=width,
             method=config.method,
@@ -123,8 +124,8 @@ class Layer(eqx.Module):
             key=keys[2],
         )
         received = self.interaction.irreps_out
-        self.product = _product(config, received, keys[3])
-        self.mixing = Linear(received, irreps_out, channels=channels, key=keys[4])
+        self.product, made = _product(config, received, irreps_out, keys[3])
+        self.mixing = Linear(made, irreps_out, channels=channels, key=keys[4])
         kept = e3nn.Irreps([i for i in irreps_out if i in list(e3nn.Irreps(irreps_in))])
         self.own = jax.random.normal(keys[5], (len(config.species), channels))
         self.skip = Linear(irreps_in, kept, channels=channels, key=keys[6])
@@ -233,21 +234,25 @@ class Potential(eqx.Module):
         return total
 
 
-def _product(config: Config, irreps: e3nn.Irreps, key: PRNGKeyArray) -> Callable[..., Array]:
-    channels = config.channels
+def _product(
+    config: Config, irreps: e3nn.Irreps, wanted: Any, key: PRNGKeyArray
+) -> tuple[Callable[..., Array], e3nn.Irreps]:
+    """Return what makes more of the received sums, and the irreps of its result."""
+    channels, wanted = config.channels, e3nn.Irreps(wanted)
     if config.product == "power":
-        return ManyBody(
-            irreps, order=config.order, channels=channels, species=len(config.species), key=key
+        number = len(config.species)
+        many = ManyBody(
+            irreps, wanted, order=config.order, channels=channels, species=number, key=key
         )
+        return many, wanted
     if config.product == "gate":
-        return Gated(Gate(irreps, channels=channels, key=key))
+        return Gated(Gate(irreps, channels=channels, key=key)), irreps
     weights = "per-path" if config.product == "clebsch-gordan" else "per-degree"
-    return Squared(
-        TensorProduct(
-            irreps, irreps, irreps, coupling=config.product, weights=weights, paths="even",
-            channels=channels, key=key,
-        )
+    product = TensorProduct(
+        irreps, irreps, irreps, coupling=config.product, weights=weights, paths="even",
+        channels=channels, key=key,
     )  # fmt: skip
+    return Squared(product), irreps
 
 
 def natural(degree: int) -> e3nn.Irreps:
@@ -257,6 +262,11 @@ def natural(degree: int) -> e3nn.Irreps:
 
 def _edge_irreps(config: Config) -> e3nn.Irreps:
     return natural(config.degree if config.edge_degree is None else config.edge_degree)
+
+
+def _largest(config: Config) -> int:
+    """Return the largest degree of the sums that a node receives."""
+    return max(config.degree, _edge_irreps(config).lmax)
 
 
 def _reach(config: Config, irreps_in: Any) -> int:
