@@ -18,8 +18,13 @@ def check_contents(wheel):
         assert PurePosixPath(package, "py.typed") in names, (
             f"{wheel}: {package}/py.typed is missing"
         )
-    tables = PurePosixPath("equivariant", "coupling", "cp_tables.npz")
-    assert tables in names, f"{wheel}: {tables} is missing"
+    weights = ("solvers", "preconditioners", "weights")
+    for data in (
+        PurePosixPath("equivariant", "coupling", "cp_tables.npz"),
+        PurePosixPath(*weights, "inverse-diffusion-2d.gauntax"),
+        PurePosixPath(*weights, "cholesky-diffusion-2d.gauntax"),
+    ):
+        assert data in names, f"{wheel}: {data} is missing"
     assert any(name.name == "LICENSE" for name in names), f"{wheel}: LICENSE is missing"
 
 

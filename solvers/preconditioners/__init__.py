@@ -9,4 +9,6 @@ from .graph_inverse import GraphApproximateInverse as GraphApproximateInverse
 from .incomplete_cholesky import IncompleteCholesky as IncompleteCholesky
 from .jacobi import Jacobi as Jacobi
 from .multigrid import Multigrid as Multigrid
+from .pretrained_models import PRETRAINED as PRETRAINED
+from .pretrained_models import pretrained as pretrained
 from .symmetric_polynomial import SymmetricPolynomial as SymmetricPolynomial
