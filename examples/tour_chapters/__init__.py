@@ -1,11 +1,12 @@
 """The chapters of the tour, in the order they are told."""
 
-from . import compression, operators, planning, products
+from . import compression, operators, planning, products, solving
 from .chapter import Chapter
 
 CHAPTERS: tuple[Chapter, ...] = (
     compression.CHAPTER,
     planning.CHAPTER,
     products.CHAPTER,
+    solving.CHAPTER,
     operators.CHAPTER,
 )
