@@ -3,10 +3,18 @@
 On a grid a path comes with its Gaunt coefficient c_p. Factors a_i b_j c_o are free there, so the
 Clebsch-Gordan coupling of given paths takes R products where 1/c_p, on these paths, is a sum of R
 such. R is small because other triples of degrees do not matter.
+
+The terms of all paths between degrees 0 to L, even or odd sums, come with the package up to L = 8:
+finding them takes minutes. `python -m equivariant.coupling.separable_terms FILE` does.
 """
 
+import functools
+import importlib.resources
+import itertools
 import math
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float64
@@ -18,6 +26,8 @@ from .tables import gaunt_coefficient
 Degrees = tuple[int, int, int]
 Factors = tuple[np.ndarray, np.ndarray, np.ndarray]
 
+_FILE = "separable_terms.npz"
+_SHIPPED = 8
 # Largest relative error of a coefficient that counts as rounding.
 _EXACT = 1e-13
 # Terms tried beyond the number at which there are as many unknowns as paths, and starts of each.
@@ -38,7 +48,8 @@ def least_terms(paths: Sequence[Degrees]) -> int:
 def separable_terms(paths: Sequence[Degrees]) -> Factors | None:
     """Return factors such that sum_r a[r, l1] b[r, l2] c[r, l3] = 1/c_p, or None.
 
-    They are found by damped Gauss-Newton steps from random starts, and kept in the user's cache.
+    Those that do not come with the package are found by damped Gauss-Newton steps from random
+    starts, and kept in the user's cache.
 
     Args:
         paths: degrees of the irreps of each path, at least one.
@@ -48,6 +59,10 @@ def separable_terms(paths: Sequence[Degrees]) -> Factors | None:
         terms was found.
     """
     paths = sorted(set(paths))
+    known = _complete().get(tuple(paths))
+    if known is not None:
+        table = _shipped()[known]
+        return table[0], table[1], table[2]
     found = cached(
         "coupling-terms",
         {"paths": paths, "version": 1},
@@ -55,6 +70,45 @@ def separable_terms(paths: Sequence[Degrees]) -> Factors | None:
         kind="npz",
     )
     return (found["a"], found["b"], found["c"]) if found["a"].size else None
+
+
+@functools.cache
+def _complete() -> Mapping[tuple[Degrees, ...], str]:
+    """Return the paths of what comes with the package, and their names."""
+    names = {}
+    for degree, kind in itertools.product(range(1, _SHIPPED + 1), (0, 1)):
+        paths = tuple(
+            (l1, l2, l3)
+            for l1, l2, l3 in np.ndindex(*(degree + 1,) * 3)
+            if abs(l1 - l2) <= l3 <= l1 + l2 and (l1 + l2 + l3) % 2 == kind
+        )
+        names[paths] = f"{('even', 'odd')[kind]}-{degree}"
+    return names
+
+
+@functools.cache
+def _shipped() -> Mapping[str, Float64[np.ndarray, "3 R n"]]:
+    with (
+        importlib.resources.files("equivariant.coupling").joinpath(_FILE).open("rb") as file,
+        np.load(file, allow_pickle=False) as tables,
+    ):
+        return {name: tables[name] for name in tables.files}
+
+
+def write(path: Path) -> None:
+    """Find the terms that come with the package, and write them to a file.
+
+    Raises:
+        RuntimeError: a search that finds none.
+    """
+    tables = {}
+    for paths, name in _complete().items():
+        found = _search(paths)
+        if found is None:
+            raise RuntimeError(f"{name}: expected a sum of few terms, found none")
+        tables[name] = np.stack(found)
+    with path.open("wb") as file:
+        np.savez(file, allow_pickle=False, **tables)
 
 
 def _search(paths: Sequence[Degrees]) -> Factors | None:
@@ -132,3 +186,7 @@ def _improved(
             return y, max(damping / 5, 1e-14)
         damping *= 4
     return None
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]))

@@ -79,8 +79,12 @@ def test_every_path_at_degree_8(method, dtype):
     np.testing.assert_allclose(jax.jit(method(bilinear))(x, y), want, rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize(("degree", "even", "odd"), [(1, 1, 1), (2, 2, 1), (3, 2, 2), (4, 3, 3)])
-def test_terms_of_the_clebsch_gordan_coupling(degree, even, odd):
+@pytest.mark.parametrize(
+    ("degree", "even", "odd"),
+    [(1, 1, 1), (2, 2, 1), (3, 2, 2), (4, 3, 3), (5, 5, 4), (6, 6, 5), (7, 12, 12), (8, 12, 12)],
+)
+def test_terms_of_the_clebsch_gordan_coupling(degree, even, odd, monkeypatch):
+    monkeypatch.setattr(separable_terms, "cached", None)  # they come with the package
     every = range(degree + 1)
     for kind, most in ((0, even), (1, odd)):
         paths = [
@@ -96,6 +100,16 @@ def test_terms_of_the_clebsch_gordan_coupling(degree, even, odd):
         for path in paths:
             a, b, c = (f[:, n] for f, n in zip(factors, path, strict=True))
             assert (a * b * c).sum() * gaunt_coefficient(*path) == pytest.approx(1, rel=2e-13)
+
+
+def test_terms_are_searched_for_where_none_come_with_the_package(tmp_path, monkeypatch):
+    monkeypatch.setenv("GAUNTAX_CACHE_DIR", str(tmp_path))
+    paths = [(0, 0, 0), (1, 1, 0), (1, 1, 2), (2, 1, 1), (2, 2, 2)]
+    factors = separable_terms.separable_terms(paths)
+    assert factors is not None
+    for path in paths:
+        a, b, c = (f[:, n] for f, n in zip(factors, path, strict=True))
+        assert (a * b * c).sum() * gaunt_coefficient(*path) == pytest.approx(1, rel=2e-13)
 
 
 def test_antipodal_functions_are_split_no_further_than_needed():

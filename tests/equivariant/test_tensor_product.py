@@ -84,6 +84,7 @@ def test_methods_agree_with_the_coupling_tensor(weights, coupling, dtype):
         (5, "gaunt", "even"),
         (3, "clebsch-gordan", "all"),
         (4, "clebsch-gordan", "even"),
+        (8, "clebsch-gordan", "all"),
     ],
 )
 def test_exact_methods_agree_up_to_degree_8(degree, coupling, paths, dtype):
