@@ -32,14 +32,24 @@ def load_suite(name: str, *, quick: bool) -> list[Case]:
 
 
 def measure(cases: Sequence[Case], context: Context) -> tuple[list[rows.Row], list[str]]:
-    """Measure every case; one that fails is named and the others still run."""
+    """Measure every case; one that fails is named and the others still run.
+
+    An interrupt (Ctrl-C) ends the run there: what was measured is returned, the rest is named.
+    """
     measured: list[rows.Row] = []
     failures: list[str] = []
     for number, case in enumerate(cases, 1):
         start = time.perf_counter()
         _log(f"[{number}/{len(cases)}] {case.suite}: {case.name} ({case.dtype})")
         try:
-            measured += case.rows(context)
+            for row in case.rows(context):
+                measured.append(row)
+                if row.target is not None:
+                    _log(f"  {report.summary([row])}")
+        except KeyboardInterrupt:
+            left = len(cases) - number + 1
+            failures.append(f"interrupted: {left} of {len(cases)} cases not measured to the end")
+            break
         except Exception as error:  # noqa: BLE001  a case's failure is a result, not ours
             failures.append(f"{case.suite}: {case.name}: {type(error).__name__}: {error}")
             _log(f"  FAILED {failures[-1]}")

@@ -274,6 +274,18 @@ def test_a_failing_case_is_named_and_the_others_run(capsys):
     assert "[2/2] fake: good" in capsys.readouterr().err
 
 
+def test_an_interrupt_keeps_what_was_measured():
+    class Interrupted:
+        def rows(self, case, context):
+            yield case.row(context, quantity="seconds", unit="s", ours=1.0)
+            raise KeyboardInterrupt
+
+    cases = [Case("suite", name, "float32", Interrupted()) for name in ("first", "second")]
+    measured, failures = command.measure(cases, Context(MACHINE))
+    assert [row.case for row in measured] == ["first"]
+    assert failures == ["interrupted: 2 of 2 cases not measured to the end"]
+
+
 def test_an_unknown_suite_is_answered_with_those_there_are(capsys):
     assert command.main(["real_data", "colours"]) == 2
     told = capsys.readouterr().err
