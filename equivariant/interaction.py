@@ -14,6 +14,7 @@ from tensornet.planner.slicing import limit_bytes
 from tensornet.validation import as_real
 
 from .bilinear import BilinearMap
+from .edge_frame import are_harmonics
 from .messages import METHODS, Edges, block_size, chosen, summed
 from .method import Use, typical_batch
 
@@ -71,14 +72,17 @@ class Interaction(eqx.Module):
                 is set. By default the call is given the weights.
             paths: `"all"` or `"even"`.
             coupling: `"clebsch-gordan"` or `"gaunt"`, which scales the paths.
-            method: `"direct"` or `"auto"`, what the planner expects to be fastest.
+            method: `"direct"`, a matrix of each edge and path; `"so2"`, in a frame whose axis is
+                the edge, for calls with vectors; or `"auto"`, what the planner expects to be
+                fastest for a call.
             memory_limit: bytes, or text such as `"100MB"`, for temporaries of a call and its
                 gradient: edges are then taken in blocks, recomputed for the gradient. Without a
                 limit a CPU takes many edges in blocks that stay in its caches.
             key: draws the weights.
 
         Raises:
-            ValueError: what `BilinearMap` refuses, an unknown method, or sizes below 1.
+            ValueError: what `BilinearMap` refuses, an unknown method, sizes below 1, or
+                `"so2"` for edge irreps that harmonics of a vector do not have.
         """
         if method not in METHODS:
             raise ValueError(f"method: expected one of {METHODS}, got {method!r}")
@@ -91,6 +95,8 @@ class Interaction(eqx.Module):
         self.bilinear = BilinearMap(
             irreps_in, irreps_edge, irreps_out, paths, coupling, weights="per-path"
         )
+        if method == "so2":
+            self._check_harmonics()
         self.channels, self.channels_out, self.method = channels, channels_out, method
         self.memory_limit = None if memory_limit is None else limit_bytes(memory_limit)
         first, *keys = jax.random.split(key, 1 + len(self.irreps_out))
@@ -119,12 +125,20 @@ class Interaction(eqx.Module):
         return [n for n, path in enumerate(self.bilinear.triples) if path.out == out]
 
     def explain(self, edges: int, dtype: Any = "float32") -> str:
-        """Return how the methods compare for a number of edges, as a table."""
+        """Return how the methods compare for a number of edges, told by vectors if these can be."""
         use = Use(self.channels, typical_batch((edges,)), str(jnp.dtype(dtype)))
-        return chosen(self.bilinear, self.method, use)[2]
+        vectors = are_harmonics(self.bilinear.irreps_in2)
+        return chosen(self.bilinear, self.method, use, vectors=vectors)[2]
 
     def __call__(
-        self, x: Any, harmonics: Any, radial: Any, senders: Array, receivers: Array
+        self,
+        x: Any,
+        harmonics: Any,
+        radial: Any,
+        senders: Array,
+        receivers: Array,
+        *,
+        vectors: Any = None,
     ) -> Array:
         """Compute what the nodes receive.
 
@@ -132,23 +146,29 @@ class Interaction(eqx.Module):
 
         Args:
             x: `[nodes, channels, irreps_in.dim]`.
-            harmonics: `[edges, irreps_edge.dim]`.
+            harmonics: `[edges, irreps_edge.dim]`, or None where vectors are given.
             radial: `[edges, features]`, or `[edges, n_paths, channels]` where `features` is None.
             senders: `[edges]`, positions of nodes.
             receivers: `[edges]`.
+            vectors: `[edges, 3]`, of any length: the harmonics are those of their directions in
+                component normalization, which at length zero vanish but for the scalar.
 
         Returns:
             `[nodes, channels_out, irreps_out.dim]`.
 
         Raises:
-            ValueError: shapes that do not fit.
+            ValueError: shapes that do not fit, harmonics and vectors both or neither, or harmonics
+                for `"so2"`.
             TypeError: dtypes that differ or are not float32 or float64, positions that are no
                 integers.
         """
-        x, edges = self._checked(x, harmonics, radial, senders, receivers)
+        x, edges = self._checked(x, harmonics, vectors, radial, senders, receivers)
         number, nodes = edges.senders.shape[0], x.shape[0]
         use = Use(self.channels, typical_batch((number,)), str(x.dtype))
-        messages = chosen(self.bilinear, self.method, use)[1]
+        told = vectors is not None
+        name, messages, _ = chosen(self.bilinear, self.method, use, vectors=told)
+        if told and name == "direct":
+            edges = edges._replace(geometry=self._harmonics(edges.geometry))
         features = None if self.radial is None else self.radial.shape[0]
         size = block_size(self.bilinear, features, number, nodes, use, self.memory_limit)
         dims = [2 * self.bilinear.degrees(path)[2] + 1 for path in self.bilinear.triples]
@@ -166,30 +186,50 @@ class Interaction(eqx.Module):
             return radial
         return contract("ef,fpc->epc", radial, self.radial.astype(radial.dtype))
 
+    def _check_harmonics(self) -> None:
+        if not are_harmonics(self.bilinear.irreps_in2):
+            raise ValueError(
+                "irreps_edge: expected parities (-1)^l where edges are told by vectors, got "
+                f"{self.bilinear.irreps_in2}"
+            )
+
+    def _harmonics(self, vectors: Array) -> Array:
+        edge = self.bilinear.irreps_in2
+        return e3nn.spherical_harmonics(edge, vectors, True, normalization="component").array
+
     def _checked(
-        self, x: Any, harmonics: Any, radial: Any, senders: Any, receivers: Any
+        self, x: Any, harmonics: Any, vectors: Any, radial: Any, senders: Any, receivers: Any
     ) -> tuple[Array, Edges]:
-        x, harmonics, radial = (
-            as_real(z, name) for z, name in ((x, "x"), (harmonics, "harmonics"), (radial, "radial"))
+        name, given, size = "harmonics", harmonics, self.bilinear.irreps_in2.dim
+        if vectors is not None:
+            self._check_harmonics()
+            name, given, size = "vectors", vectors, 3
+        if (harmonics is None) == (vectors is None):
+            got = "both" if vectors is not None else "neither"
+            raise ValueError(f"harmonics, vectors: expected one of the two, got {got}")
+        if self.method == "so2" and vectors is None:
+            raise ValueError("vectors: expected for method 'so2', got harmonics alone")
+        x, geometry, radial = (
+            as_real(z, argument) for z, argument in ((x, "x"), (given, name), (radial, "radial"))
         )
         senders, receivers = jnp.asarray(senders), jnp.asarray(receivers)
-        irreps, edge = self.bilinear.irreps_in1, self.bilinear.irreps_in2
+        irreps = self.bilinear.irreps_in1
         number = senders.shape[0] if senders.ndim == 1 else -1
         last = (self.n_paths, self.channels) if self.radial is None else (self.radial.shape[0],)
         expected = {
             "x": (x, (x.shape[0] if x.ndim else 0, self.channels, irreps.dim)),
             "senders": (senders, (max(number, 0),)),
             "receivers": (receivers, (number,)),
-            "harmonics": (harmonics, (number, edge.dim)),
+            name: (geometry, (number, size)),
             "radial": (radial, (number, *last)),
         }
-        for name, (array, shape) in expected.items():
+        for argument, (array, shape) in expected.items():
             if array.shape != shape:
-                raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
-        for name, array in (("harmonics", harmonics), ("radial", radial)):
+                raise ValueError(f"{argument}: expected shape {shape}, got {array.shape}")
+        for argument, array in ((name, geometry), ("radial", radial)):
             if array.dtype != x.dtype:
-                raise TypeError(f"{name}: expected {x.dtype} like x, got {array.dtype}")
-        for name, array in (("senders", senders), ("receivers", receivers)):
+                raise TypeError(f"{argument}: expected {x.dtype} like x, got {array.dtype}")
+        for argument, array in (("senders", senders), ("receivers", receivers)):
             if not jnp.issubdtype(array.dtype, jnp.integer):
-                raise TypeError(f"{name}: expected integers, got {array.dtype}")
-        return x, Edges(senders, receivers, harmonics, radial)
+                raise TypeError(f"{argument}: expected integers, got {array.dtype}")
+        return x, Edges(senders, receivers, geometry, radial)

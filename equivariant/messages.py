@@ -17,9 +17,10 @@ from jaxtyping import Array
 from tensornet.planner import cheapest
 
 from .bilinear import BilinearMap, Path
+from .edge_frame import frame_program
 from .method import Use, planned, times_table
 
-METHODS = ("auto", "direct")
+METHODS = ("auto", "direct", "so2")
 # Bytes of a block of edges that a CPU computes from its caches, and blocks that are not worth
 # computing twice for a gradient.
 _IN_CACHE, _FEW = 8e6, 3
@@ -30,8 +31,8 @@ class Messages(NamedTuple):
 
     Attributes:
         cost: what `cheapest` compares.
-        run: takes x [edges, irreps_in1.dim, channels], what the edges' geometry is told by, and
-            weights [edges, n_paths, channels]; returns for each of `results`
+        run: takes x [edges, irreps_in1.dim, channels], the edges' harmonics or vectors, and weights
+            [edges, n_paths, channels]; returns for each of `results`
             [edges, dimension, its paths times channels].
         results: positions of the paths that stand side by side, in order, all to one irrep.
     """
@@ -41,18 +42,36 @@ class Messages(NamedTuple):
     results: tuple[tuple[int, ...], ...]
 
 
-def chosen(bilinear: BilinearMap, method: str, use: Use) -> tuple[str, Messages, str]:
-    """Return the name of a method, the method, and how all compared."""
-    return _chosen(bilinear, method, replace(use, device=use.device or jax.default_backend()))
+def chosen(
+    bilinear: BilinearMap, method: str, use: Use, *, vectors: bool
+) -> tuple[str, Messages, str]:
+    """Return the name of a method, the method, and how all compared.
+
+    Args:
+        bilinear: the map.
+        method: one of `METHODS`.
+        use: the call.
+        vectors: whether edges are told by vectors, which `"so2"` needs.
+    """
+    use = replace(use, device=use.device or jax.default_backend())
+    return _chosen(bilinear, method, use, vectors)
 
 
 @lru_cache(maxsize=256)
-def _chosen(bilinear: BilinearMap, method: str, use: Use) -> tuple[str, Messages, str]:
-    found = {"direct": _direct(bilinear, use)}
+def _chosen(
+    bilinear: BilinearMap, method: str, use: Use, vectors: bool
+) -> tuple[str, Messages, str]:
+    made = {"direct": _direct, "so2": _in_frame} if vectors else {"direct": _direct}
     if method != "auto":
-        return method, found[method], "asked for by name"
+        return method, made[method](bilinear, use), "asked for by name"
+    found = {name: make(bilinear, use) for name, make in made.items()}
     name, _, table = cheapest({k: m.cost for k, m in found.items()}, device=use.device)
     return name, found[name], table
+
+
+def _in_frame(bilinear: BilinearMap, use: Use) -> Messages:
+    cost, run, paths = frame_program(bilinear, use)
+    return Messages(cost, run, tuple(paths))
 
 
 def _direct(bilinear: BilinearMap, use: Use) -> Messages:
@@ -98,7 +117,7 @@ class Edges(NamedTuple):
 
     Attributes:
         senders, receivers: positions of nodes.
-        geometry: [edges, irreps_in2.dim], harmonics.
+        geometry: harmonics [edges, irreps_in2.dim], or vectors [edges, 3].
         radial: what the radial weights are made of.
     """
 

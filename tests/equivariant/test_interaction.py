@@ -81,7 +81,8 @@ def test_weights_given_for_each_edge_path_and_channel(dtype):
 def test_blocks_change_neither_values_nor_gradients(edges, size, x64):  # noqa: ARG001
     made = interaction(out=ALL)
     x, harmonics, radial, senders, receivers = inputs(made, jnp.float64, edges=edges)
-    messages = chosen(made.bilinear, "direct", Use(made.channels, 16, "float64"))[1]
+    use = Use(made.channels, 16, "float64")
+    messages = chosen(made.bilinear, "direct", use, vectors=False)[1]
     dims = [2 * made.bilinear.degrees(path)[2] + 1 for path in made.bilinear.triples]
 
     def loss(x, harmonics, radial, size):
@@ -204,3 +205,11 @@ def test_refusals():
         made(x, harmonics, radial, senders.astype(jnp.float32), receivers)
     with pytest.raises(ValueError, match="method: expected one of"):
         interaction(method="fastest")
+    with pytest.raises(ValueError, match="vectors: expected one of the two, got neither"):
+        made(x, None, radial, senders, receivers)
+    with pytest.raises(ValueError, match="vectors: expected for method 'so2'"):
+        interaction(method="so2")(x, harmonics, radial, senders, receivers)
+    with pytest.raises(ValueError, match=r"vectors: expected shape \(12, 3\)"):
+        made(x, None, radial, senders, receivers, vectors=harmonics)
+    with pytest.raises(ValueError, match=r"irreps_edge: expected parities \(-1\)\^l"):
+        Interaction("1e", "1e", "0e", channels=1, method="so2", key=KEY)
