@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
 from .frames import Frame, composition
-from .graph import Graph, graph_of, padded
+from .graph import Graph, bucket, graph_of, padded
 
 _NODES, _EDGES = 8, 32  # sizes are multiples of these
 _SAMPLES = 256  # random batches by which the usual size is found
@@ -188,11 +188,7 @@ def in_order(examples: Sequence[Example], size: int, *, cutoff: float | int) -> 
     size = min(size, len(examples))
     chunks = [examples[n : n + size] for n in range(0, len(examples), size)]
     need = np.max([np.sum([e.graph.sizes[1:] for e in c], axis=0) for c in chunks], axis=0)
-    sizes = (
-        size + 1,
-        -(-(int(need[0]) + 1) // _NODES) * _NODES,
-        -(-int(need[1]) // _EDGES) * _EDGES,
-    )
-    return [
-        joined(chunk, cutoff=cutoff, sizes=(*sizes[:2], max(sizes[2], _EDGES))) for chunk in chunks
-    ]
+    # Rungs of a ladder, so that several sets of like structures share a program.
+    nodes = bucket(int(need[0]) + 1, multiple=_NODES)
+    edges = bucket(int(need[1]), multiple=_EDGES)
+    return [joined(chunk, cutoff=cutoff, sizes=(size + 1, nodes, edges)) for chunk in chunks]

@@ -1,13 +1,11 @@
 """What training minimises: squared errors of energies by atom, of forces and of stresses."""
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array
 
 from .batches import Batch
@@ -29,20 +27,20 @@ class Weights(NamedTuple):
 
 
 @lru_cache(maxsize=64)
-def loss_of(weights: Weights, mesh: Mesh | None = None) -> Callable[..., Any]:
+def loss_of(weights: Weights, spread: bool = False) -> Callable[..., Any]:
     """Return the loss of a model on a `Batch`, with root mean squares beside it.
 
     One object for one choice: compiled loops are found again by the identity of what they call.
 
     Args:
         weights: of its terms.
-        mesh: of one axis, over whose devices the first axis of the batch is spread.
+        spread: the batch has a first axis besides, which lies spread over devices.
     """
 
     def loss(model: Any, batch: Batch, _key: Any) -> tuple[Array, dict[str, Array]]:
-        sums = (
-            _sums(weights, model, batch) if mesh is None else _spread(weights, mesh, model, batch)
-        )
+        one = partial(_sums, weights, model)
+        # Each part of a batch is summed where it lies; the sums of all are few numbers.
+        sums = jax.tree.map(_total, jax.vmap(one)(batch)) if spread else one(batch)
         means = {name: total / number for name, (total, number) in sums.items()}
         terms = [getattr(weights, name) * mean for name, mean in means.items()]
         return sum(terms[1:], terms[0]), {f"{k} rmse": jnp.sqrt(m) for k, m in means.items()}
@@ -69,14 +67,5 @@ def _sums(weights: Weights, model: Any, batch: Batch) -> dict[str, tuple[Array, 
     return found
 
 
-def _spread(weights: Weights, mesh: Mesh, model: Any, batch: Batch) -> Any:
-    """Sum on every device over its own part of the batch, then over the devices."""
-    axis = mesh.axis_names[0]
-    arrays, static = eqx.partition(model, eqx.is_array)
-
-    def local(arrays: Any, batch: Batch) -> Any:
-        own = jax.tree.map(lambda z: z[0], batch)
-        return jax.lax.psum(_sums(weights, eqx.combine(arrays, static), own), axis)
-
-    whole, split = PartitionSpec(), PartitionSpec(axis)
-    return jax.shard_map(local, mesh=mesh, in_specs=(whole, split), out_specs=whole)(arrays, batch)
+def _total(parts: Array) -> Array:
+    return parts.sum(0)

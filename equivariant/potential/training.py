@@ -109,7 +109,7 @@ def fit(
         judge = _judge(weights, in_order(held, batch_size, cutoff=config.cutoff))
     result = training.fit(
         start,
-        loss_of(weights, mesh),
+        loss_of(weights, mesh is not None),
         source,
         key=second,
         optimizer=optimizer,
