@@ -222,6 +222,7 @@ def parity(quantities: Mapping[str, Mapping[str, tuple[Any, Any]]], axes: Any = 
     if len(axes) != len(quantities):
         raise ValueError(f"axes: expected {len(quantities)}, got {len(axes)}")
     for ax, (quantity, sets) in zip(axes, quantities.items(), strict=True):
+        middle = 0.0
         for (name, (truth, predicted)), colour, _ in _styled(sets):
             x, y = np.asarray(truth, float).ravel(), np.asarray(predicted, float).ravel()
             if x.shape != y.shape:
@@ -233,8 +234,9 @@ def parity(quantities: Mapping[str, Mapping[str, tuple[Any, Any]]], axes: Any = 
             shown = known[:: max(1, len(known) // _DOTS)]
             error = np.sqrt(np.mean((y - x)[known] ** 2)) if len(known) else np.nan
             label = f"{name}, RMSE {error:.3g}"
+            middle = float(np.mean(x[known])) if len(known) else middle
             ax.plot(x[shown], y[shown], ".", color=colour, markersize=3, alpha=0.5, label=label)
-        ax.axline((0, 0), slope=1, color="0.5", linewidth=0.8, zorder=0)
+        ax.axline((middle, middle), slope=1, color="0.5", linewidth=0.8, zorder=0)
         _finish(ax, f"{quantity}, truth", f"{quantity}, prediction", y_log=False)
     return axes
 

@@ -159,8 +159,10 @@ class Shuffled:
         parts = 1 if mesh is None else mesh.size
         if size % parts:
             raise ValueError(f"batch_size: expected a multiple of {parts} devices, got {size}")
+        # The compiler is to say how what follows lies, not the types of arrays.
+        self._mesh = None if mesh is None else Mesh(mesh.devices, mesh.axis_names)
         self._examples, self._size, self._cutoff = examples, size, cutoff
-        self._seed, self._mesh, self._parts = seed, mesh, parts
+        self._seed, self._parts = seed, parts
         self.per_epoch = len(examples) // size
         self.sizes = ladder(examples, size // parts)
         self._order: tuple[int, np.ndarray] | None = None
