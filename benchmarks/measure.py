@@ -12,6 +12,7 @@ import jax
 
 CLAIM_ROUNDS = 15
 _REST = 0.05  # seconds; OpenBLAS spins for 2**26 cycles, about half of this
+_SHORT = 0.1  # seconds; what takes less is called once more, untimed, after each rest
 
 
 class Timed(Protocol):
@@ -80,8 +81,10 @@ class Timings:
         return (high - low) / statistics.median(every)
 
 
-def _rested(program: Timed) -> float:
+def _rested(program: Timed, *, short: bool) -> float:
     time.sleep(_REST)
+    if short:
+        program.seconds()
     return program.seconds()
 
 
@@ -90,8 +93,11 @@ def interleave(
 ) -> Timings:
     """Time `ours`, `peer`, `ours` in turn until the budget or `most` rounds are reached.
 
-    Both are warmed up by one call that does not count. No garbage is collected meanwhile, and each
-    call waits until the threads that a BLAS has left spinning after the one before are asleep.
+    Both are warmed up by two calls that do not count, of which the first may compile. No garbage is
+    collected meanwhile, and each call waits until the threads that a BLAS has left spinning after
+    the one before are asleep. A short program is then called twice and the second call counts, as
+    in a loop: the first finds caches cold and threads asleep, which says more of the other program
+    than of this one.
 
     Args:
         ours: the program that is timed twice a round.
@@ -100,17 +106,19 @@ def interleave(
         least: rounds at least.
         most: rounds at most.
     """
-    cost = 2 * ours.seconds() + (peer.seconds() if peer else 0.0) + 3 * _REST
+    mine, theirs = (0.0 if p is None else (p.seconds(), p.seconds())[1] for p in (ours, peer))
+    short, peer_short = mine < _SHORT, theirs < _SHORT
+    cost = 2 * (1 + short) * mine + (1 + peer_short) * theirs + 3 * _REST
     rounds = max(least, min(most, int(budget / max(cost, 1e-9)) - 1))
     first, second, other = [], [], []
     gc.collect()
     gc.disable()
     try:
         for _ in range(rounds):
-            first.append(_rested(ours))
+            first.append(_rested(ours, short=short))
             if peer is not None:
-                other.append(_rested(peer))
-            second.append(_rested(ours))
+                other.append(_rested(peer, short=peer_short))
+            second.append(_rested(ours, short=short))
     finally:
         gc.enable()
     return Timings(tuple(first), tuple(other), tuple(second))

@@ -56,23 +56,32 @@ def test_rounds_are_interleaved_after_a_warm_up():
     log = []
     ours, peer = Scripted("ours", [1.0], log=log), Scripted("peer", [4.0], log=log)
     times = interleave(ours, peer, budget=0.0, least=2)
-    assert log == ["ours", "peer"] + ["ours", "peer", "ours"] * 2
+    assert log == ["ours", "ours", "peer", "peer"] + ["ours", "peer", "ours"] * 2
     assert times == Timings((1.0, 1.0), (4.0, 4.0), (1.0, 1.0))
+
+
+def test_a_short_program_is_called_once_more_before_it_is_timed():
+    log = []
+    ours = Scripted("ours", [3.0, 0.01, 0.04, 0.02, 0.04, 0.03], log=log)  # the first compiles
+    peer = Scripted("peer", [0.01, 1.0, 2.0], log=log)
+    times = interleave(ours, peer, budget=0.0, least=1)
+    assert log == ["ours", "ours", "peer", "peer", "ours", "ours", "peer", "ours", "ours"]
+    assert times == Timings((0.02,), (2.0,), (0.03,))
 
 
 @pytest.mark.parametrize(
     ("budget", "rounds"), [(0.0, 3), (31.0, 4), (1000.0, 15)], ids=["least", "budget", "most"]
 )
 def test_the_budget_bounds_the_rounds(budget, rounds):
-    # A round costs 1 + 4 + 1 seconds and three rests, and one of them is the warm-up.
+    # A round costs 1 + 4 + 1 seconds and three rests, and one of them is for warming up.
     times = interleave(Scripted("ours", [1.0]), Scripted("peer", [4.0]), budget=budget)
     assert times.rounds == rounds
 
 
 def test_ratio_is_peer_over_ours_by_least_and_by_median():
-    # First call 5 s (compiling), warm-up 2 s; then rounds of ours, ours again.
-    ours = Scripted("ours", [5.0, 2.0, 2.0, 2.0, 1.0, 2.0, 3.0, 2.0])
-    peer = Scripted("peer", [9.0, 8.0, 12.0, 16.0])
+    # First call 5 s (compiling), warm-up 2 s twice; then rounds of ours, ours again.
+    ours = Scripted("ours", [5.0, 2.0, 2.0, 2.0, 2.0, 1.0, 2.0, 3.0, 2.0])
+    peer = Scripted("peer", [9.0, 9.0, 8.0, 12.0, 16.0])
     seconds, compiled = speed_rows(ours, Peer(lambda: peer))
     assert (seconds.ours, seconds.peer, seconds.ratio) == (1.0, 8.0, 8.0)
     assert (seconds.ours_median, seconds.peer_median, seconds.ratio_median) == (2.0, 12.0, 6.0)
@@ -102,7 +111,7 @@ def test_a_ratio_target_needs_speed_at_equal_error(peer_seconds, peer_error, met
 
 def test_a_ratio_target_needs_the_median_too():
     peer = Scripted("peer", [4.0])
-    ours = Scripted("ours", [1.0, 1.0] + [1.0, 1.0] + [2.0, 2.0] * 14)
+    ours = Scripted("ours", [1.0] * 3 + [1.0, 1.0] + [2.0, 2.0] * 14)
     row = speed_rows(ours, Peer(lambda: peer, target=4.0))[0]
     assert row.ratio == 4.0
     assert row.met is False
