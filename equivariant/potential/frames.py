@@ -160,10 +160,8 @@ def _frame(where: str, comment: str, rows: list[str], names: tuple[str, str, str
         try:
             return np.array(values, np.float64).reshape(shape)
         except ValueError:
-            wanted = " x ".join(map(str, shape))
-            raise ValueError(
-                f"{where}: expected {wanted} numbers as {what}, got {values}"
-            ) from None
+            wanted = f"{' x '.join(map(str, shape))} numbers" if shape else "a number"
+            raise ValueError(f"{where}: expected {wanted} as {what}, got {values}") from None
 
     def column(name: str) -> np.ndarray | None:
         if name not in columns:

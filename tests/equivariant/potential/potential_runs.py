@@ -53,7 +53,7 @@ def write(path, some):
     with path.open("w") as file:
         for f in some:
             file.write(f"{len(f.numbers)}\nProperties=species:S:1:pos:R:3:forces:R:3 ")
-            file.write(f'energy={f.energy!r} pbc="F F F"\n')
+            file.write(f'energy={float(f.energy)!r} pbc="F F F"\n')
             for z, place, force in zip(f.numbers, f.positions, f.forces, strict=True):
                 row = " ".join(repr(float(x)) for x in (*place, *force))
                 file.write(f"{names[int(z)]} {row}\n")
