@@ -23,7 +23,7 @@ except ImportError:  # told where a calculator is made
     Calculator, PropertyNotImplementedError, all_changes = object, NotImplementedError, ()
 
 
-class PotentialCalculator(Calculator):
+class PotentialCalculator(Calculator):  # pyright: ignore[reportGeneralTypeIssues]
     """ASE's calculator of a potential in eV and angstrom: energy, free energy, forces, stress.
 
     Neighbours are found anew at each step; graphs are padded to few sizes, so that hardly a step

@@ -42,8 +42,8 @@ def loss_of(weights: Weights, spread: bool = False) -> Callable[..., Any]:
         # Each part of a batch is summed where it lies; the sums of all are few numbers.
         sums = jax.tree.map(_total, jax.vmap(one)(batch)) if spread else one(batch)
         means = {name: total / number for name, (total, number) in sums.items()}
-        terms = [getattr(weights, name) * mean for name, mean in means.items()]
-        return sum(terms[1:], terms[0]), {f"{k} rmse": jnp.sqrt(m) for k, m in means.items()}
+        terms = jnp.stack([getattr(weights, name) * mean for name, mean in means.items()])
+        return jnp.sum(terms), {f"{k} rmse": jnp.sqrt(m) for k, m in means.items()}
 
     return loss
 

@@ -69,7 +69,10 @@ def load_potential(path: str | os.PathLike[str]) -> TrainedPotential:
     def make(header: Header) -> Potential:
         try:
             facts = header.hyperparameters["config"]
-            config = Config(**{k: tuple(v) if isinstance(v, list) else v for k, v in facts.items()})
+            given: dict[str, Any] = {
+                k: tuple(v) if isinstance(v, list) else v for k, v in facts.items()
+            }
+            config = Config(**given)
             energies.append(tuple(float(e) for e in header.hyperparameters["energies"]))
         except (KeyError, TypeError) as error:
             raise FileFormatError(

@@ -79,7 +79,7 @@ def fit(
     config = model if isinstance(model, Config) else model.config
     if energies is None:
         counts = composition(frames, config.species)
-        energies = isolated_atom_energies(counts, [f.energy for f in frames]).tolist()
+        energies = list(isolated_atom_energies(counts, [f.energy for f in frames]))
     elif len(energies) != len(config.species):
         raise ValueError(
             f"energies: expected one for each of {len(config.species)} species, got {len(energies)}"
