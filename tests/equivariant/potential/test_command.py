@@ -65,7 +65,7 @@ def test_train_and_evaluate(place, capsys):
     assert "forces rmse" in out.err
     errors = json.loads((place / "small" / "errors.json").read_text())
     assert list(errors) == ["training", "validation", "other"]
-    rows = list(csv.DictReader((place / "small" / "log.csv").open()))
+    rows = list(csv.DictReader((place / "small" / "log.csv").read_text().splitlines()))
     assert [row["step"] for row in rows] == ["10", "20"]
     assert "validation forces rmse" in rows[0]
     model = place / "small" / "potential.gauntax"
