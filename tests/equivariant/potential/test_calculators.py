@@ -77,14 +77,15 @@ def test_all_formats_of_neighbour_lists(x64):  # noqa: ARG001
 
     model = trained()
     expected = reference(model, np.diag([6.2, 6.5, 7.0]))
-    displacement, _ = space.periodic(jnp.array([6.2, 6.5, 7.0]))
+    sides = jnp.array([6.2, 6.5, 7.0])
     energy = energy_fn(model, NUMBERS, box=[6.2, 6.5, 7.0])
     for kind in partition.NeighborListFormat:
-        make = partition.neighbor_list(
-            displacement, jnp.array([6.2, 6.5, 7.0]), SMALL.cutoff, 0.3, format=kind,
-            disable_cell_list=True,
-        )  # fmt: skip
-        found = make.allocate(jnp.asarray(PLACES))
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+            displacement, _ = space.periodic(sides)
+            make = partition.neighbor_list(
+                displacement, sides, SMALL.cutoff, 0.3, format=kind, disable_cell_list=True
+            )
+            found = make.allocate(jnp.asarray(PLACES))
         got = energy(jnp.asarray(PLACES), neighbor=found)
         np.testing.assert_allclose(got, expected.energy[0], rtol=1e-11)
 
