@@ -57,13 +57,7 @@ class SparseApproximateInverse(Preconditioner):
 
     def _setup(self, values: Array) -> Any:
         bins, gather, order, lower, upper = self.analysis
-        found = []
-        for slots in bins:
-            rows = _last_rows(values, slots).ravel()
-            # One after the other: batches of LAPACK calls at once can starve XLA's threads.
-            values, rows = jax.lax.optimization_barrier((values, rows))
-            found.append(rows)
-        entries = jnp.concatenate(found)[gather]
+        entries = jnp.concatenate([_last_rows(values, slots).ravel() for slots in bins])[gather]
         return lower.with_data(entries), upper.with_data(entries[order])
 
     def _apply(self, r: Array) -> Array:
@@ -101,15 +95,28 @@ def _bin(
     slots[both] = pattern.find(first[both], second[both])
     k = np.arange(length)
     slots[:, k, k] = np.where(inside, slots[:, k, k], pattern.nnz + 1)
-    return slots, at
+    return slots.transpose(1, 2, 0), at.T
 
 
 def _last_rows(values: Array, slots: Array) -> Array:
-    """Return the last row of the inverse Cholesky factor of each small matrix."""
+    """Return the last row of the inverse Cholesky factor of each small matrix, [k, matrix].
+
+    Written out, all matrices at once: batches of LAPACK's calls, several of them at a time, can
+    leave XLA waiting for its own threads for ever.
+    """
     one = jnp.ones(1, values.dtype)
-    small = take_or_zero(jnp.concatenate([values, 0 * one, one]), slots)
-    factor = jnp.linalg.cholesky(small)
-    end = jnp.zeros((*slots.shape[:2], 1), values.dtype).at[:, -1].set(1)
-    return jax.lax.linalg.triangular_solve(
-        factor, end, left_side=True, lower=True, transpose_a=True
-    )[..., 0]
+    small = take_or_zero(jnp.concatenate([values, 0 * one, one]), slots)  # [k, k, matrix]
+    k = len(small)
+    places = jnp.arange(k)[:, None]
+
+    def column(j: Array, factor: Array) -> Array:
+        left = small[:, j] - jnp.sum(factor * factor[j][None], axis=1)
+        return factor.at[:, j].set(jnp.where(places >= j, left, 0) / jnp.sqrt(left[j])[None])
+
+    def entry(step: Array, row: Array) -> Array:
+        j = k - 1 - step
+        left = jnp.where(step == 0, one, 0 * one) - jnp.sum(factor[:, j] * row, axis=0)
+        return row.at[j].set(left / factor[j, j])
+
+    factor = jax.lax.fori_loop(0, k, column, jnp.zeros_like(small))
+    return jax.lax.fori_loop(0, k, entry, jnp.zeros_like(small[0]))
