@@ -21,6 +21,7 @@ def check_contents(wheel):
     weights = ("solvers", "preconditioners", "weights")
     for data in (
         PurePosixPath("equivariant", "coupling", "cp_tables.npz"),
+        PurePosixPath("equivariant", "coupling", "separable_terms.npz"),
         PurePosixPath(*weights, "inverse-diffusion-2d.gauntax"),
         PurePosixPath(*weights, "cholesky-diffusion-2d.gauntax"),
     ):
