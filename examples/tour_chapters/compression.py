@@ -336,4 +336,4 @@ def _draw(cube, wavelengths, rebuilt, rows, curves, stage: Stage) -> list[Pictur
     ]
 
 
-CHAPTER = Chapter("compression", "A hyperspectral image in four formats", 100.0, run)
+CHAPTER = Chapter("compression", "A hyperspectral image in four formats", 70.0, run)

@@ -165,4 +165,4 @@ def draw(path: Path, planned: Sequence[Step], naive: Sequence[Step]) -> None:
     figure.savefig(path, dpi=110)
 
 
-CHAPTER = Chapter("planning", "The plan of a sweep", 20.0, run)
+CHAPTER = Chapter("planning", "The plan of a sweep", 5.0, run)

@@ -117,7 +117,7 @@ class Everybody(NamedTuple):
 
 def run(stage: Stage) -> Findings:
     """Train for about a quarter of a minute, compiling included."""
-    return learn(stage, steps=1000)
+    return learn(stage, steps=800)
 
 
 def learn(
@@ -233,4 +233,4 @@ def _draw(
     ]
 
 
-CHAPTER = Chapter("potential", "A potential that moves ethanol", 40.0, run)
+CHAPTER = Chapter("potential", "A potential that moves ethanol", 36.0, run)

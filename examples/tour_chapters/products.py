@@ -289,4 +289,4 @@ def _draw(path: Path, curves: dict[str, list[tuple[int, float]]], products: int)
     figure.savefig(path, dpi=110)
 
 
-CHAPTER = Chapter("products", "One tensor product by every method", 25.0, run)
+CHAPTER = Chapter("products", "One tensor product by every method", 22.0, run)

@@ -1,6 +1,7 @@
 """What learned preconditioners share: the guard's other choice, and training on many matrices."""
 
 import abc
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -22,6 +23,8 @@ from .graph_network import Graph, GraphNetwork
 
 LOSSES = ("noise", "solutions", "error")
 STEPS = 15  # of conjugate gradient, in the loss that runs it
+
+_dot = functools.partial(jnp.vdot, precision=jax.lax.Precision.HIGHEST)
 
 
 class Learned(Preconditioner):
@@ -56,20 +59,20 @@ class Learned(Preconditioner):
         """Return the logarithm of the share of the energy of x that `STEPS` steps leave."""
         apply = self.product(graph, extra)
         r = graph.mv(graph.values, x)
-        whole, z = jnp.vdot(x, r), apply(r)
+        whole, z = _dot(x, r), apply(r)
 
         def step(carry: tuple[Array, ...], _: None) -> tuple[tuple[Array, ...], None]:
             e, r, p, rho = carry
             q = graph.mv(graph.values, p)
-            alpha = rho / jnp.vdot(p, q)
+            alpha = rho / _dot(p, q)
             e, r = e - alpha * p, r - alpha * q
             z = apply(r)
-            new = jnp.vdot(r, z)
+            new = _dot(r, z)
             return (e, r, z + new / rho * p, new), None
 
-        start = (x, r, z, jnp.vdot(r, z))
+        start = (x, r, z, _dot(r, z))
         (e, *_), _ = jax.lax.scan(step, start, None, length=STEPS)
-        return jnp.log(jnp.vdot(e, graph.mv(graph.values, e)) / whole)
+        return jnp.log(_dot(e, graph.mv(graph.values, e)) / whole)
 
     def extras(self, matrix: scipy.sparse.csr_array) -> np.ndarray | None:
         """Return what `misfit` needs for each entry of a scaled matrix beside it."""
