@@ -143,4 +143,4 @@ def _draw(curve: Path, picture: Path, result: Any, data: tuple[Any, Any]) -> Non
     plot.history(result).figure.savefig(curve, dpi=110)
 
 
-CHAPTER = Chapter("operators", "An operator that learns Darcy's flow", 30.0, run)
+CHAPTER = Chapter("operators", "An operator that learns Darcy's flow", 34.0, run)

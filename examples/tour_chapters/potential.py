@@ -233,4 +233,4 @@ def _draw(
     ]
 
 
-CHAPTER = Chapter("potential", "A potential that moves ethanol", 36.0, run)
+CHAPTER = Chapter("potential", "A potential that moves ethanol", 39.0, run)

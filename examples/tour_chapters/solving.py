@@ -160,4 +160,4 @@ def _curves(path: Path, found: dict[str, Any], size: float) -> None:
     plt.close(figure)
 
 
-CHAPTER = Chapter("solvers", "Diffusion on a mesh never trained on", 15.0, run)
+CHAPTER = Chapter("solvers", "Diffusion on a mesh never trained on", 18.0, run)
