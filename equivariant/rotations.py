@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from tensornet.planner import contract
+
 from .coupling.tables import clebsch_gordan
 
 # Directions whose cosine to the axis is larger are exchanged.
@@ -41,11 +43,11 @@ def onto_axis(vectors: Float[Array, "edges 3"], degree: int) -> list[Float[Array
         table, exchange = (jnp.asarray(part, vectors.dtype) for part in _tables(n))
         size = 2 * n + 1
         steep = jnp.stack([*reversed(down[1][1 : n + 1]), *down[0][: n + 1]], axis=1)
-        steep = jnp.matmul(steep, table, precision="highest").reshape(-1, size, size)
+        steep = contract("em,mk->ek", steep, table).reshape(-1, size, size)
         cosines = jnp.stack([*reversed(around[0][1 : n + 1]), *around[0][: n + 1]], axis=1)
         sines = jnp.stack([*reversed(around[1][1 : n + 1]), *(-s for s in around[1][: n + 1])], 1)
         turned = steep * cosines[:, None] + steep[:, :, ::-1] * sines[:, None]
-        swapped = jnp.matmul(turned, exchange, precision="highest")
+        swapped = contract("eij,jk->eik", turned, exchange)
         found.append(jnp.where(exchanged[:, None, None], swapped, turned))
     return found
 

@@ -155,8 +155,8 @@ class Safe:
 
 
 def _honest(problem: Any, b: Any, found: Any) -> bool:
-    """Tell whether a solution is what its status says."""
+    """Tell whether a solution that is called converged is one; any other status is a warning."""
     if not bool(found.status == Status.converged):
-        return len(Status[found.status]) > 0
+        return True
     rest = np.linalg.norm(problem.matrix @ np.asarray(found.value) - np.asarray(b))
     return bool(rest <= RTOL * np.linalg.norm(b) * (1 + 1e-6))

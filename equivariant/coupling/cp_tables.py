@@ -5,10 +5,8 @@ even ones. `python -m equivariant.coupling.cp_tables FILE` computes them anew, i
 """
 
 import functools
-import importlib.resources
 import math
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +14,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from .cp_fit import RIDGES, Factors, Fit, fitted, refine
+from .shipped import shipped
 from .tables import clebsch_gordan
 
 Paths = Literal["all", "even"]
@@ -57,7 +56,7 @@ def exact_factors(tensor: Float64[np.ndarray, "m n k"]) -> Factors | None:
         if tensor.shape == ((degree + 1) ** 2,) * 3:
             known = clebsch_gordan_tensor(degree, paths)
             if np.allclose(tensor, known, rtol=0, atol=1e-13):
-                return _unpacked(_shipped()[f"{paths}-{degree}"], degree, paths)
+                return _unpacked(shipped(_FILE)[f"{paths}-{degree}"], degree, paths)
     return None
 
 
@@ -103,15 +102,6 @@ def write(path: Path) -> None:
     tables = {f"{paths}-{degree}": compute(paths, degree) for paths, degree in _RANKS}
     with path.open("wb") as file:
         np.savez(file, allow_pickle=False, **tables)
-
-
-@functools.cache
-def _shipped() -> Mapping[str, np.ndarray]:
-    with (
-        importlib.resources.files("equivariant.coupling").joinpath(_FILE).open("rb") as file,
-        np.load(file, allow_pickle=False) as tables,
-    ):
-        return {name: tables[name] for name in tables.files}
 
 
 def _unpacked(table: np.ndarray, degree: int, paths: Paths) -> Factors:

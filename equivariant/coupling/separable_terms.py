@@ -9,7 +9,6 @@ finding them takes minutes. `python -m equivariant.coupling.separable_terms FILE
 """
 
 import functools
-import importlib.resources
 import itertools
 import math
 import sys
@@ -21,6 +20,7 @@ from jaxtyping import Float64
 
 from tensornet.cache import cached
 
+from .shipped import shipped
 from .tables import gaunt_coefficient
 
 Degrees = tuple[int, int, int]
@@ -61,7 +61,7 @@ def separable_terms(paths: Sequence[Degrees]) -> Factors | None:
     paths = sorted(set(paths))
     known = _complete().get(tuple(paths))
     if known is not None:
-        table = _shipped()[known]
+        table = shipped(_FILE)[known]
         return table[0], table[1], table[2]
     found = cached(
         "coupling-terms",
@@ -84,15 +84,6 @@ def _complete() -> Mapping[tuple[Degrees, ...], str]:
         )
         names[paths] = f"{('even', 'odd')[kind]}-{degree}"
     return names
-
-
-@functools.cache
-def _shipped() -> Mapping[str, Float64[np.ndarray, "3 R n"]]:
-    with (
-        importlib.resources.files("equivariant.coupling").joinpath(_FILE).open("rb") as file,
-        np.load(file, allow_pickle=False) as tables,
-    ):
-        return {name: tables[name] for name in tables.files}
 
 
 def write(path: Path) -> None:
