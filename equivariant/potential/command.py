@@ -24,15 +24,24 @@ from .model import Config
 from .trained import TrainedPotential, load_potential, save_potential
 from .training import fit, with_statistics
 
-_MODEL = {f.name for f in dataclasses.fields(Config)} - {"energies"}
-_WEIGHTS = {f"{name}_weight" for name in Weights._fields}
-_KNOWN = {
-    "": {"seed", "folder", "data", "model", "training"},
-    "data": {"train", "validation", "test", "energy", "forces", "stress"},
-    "model": _MODEL,
-    "training": _WEIGHTS
-    | {"steps", "epochs", "batch_size", "learning_rate", "ema", "energies"}
-    | {"validate_every", "checkpoint_every", "patience"},
+_COUNT, _NUMBER, _TEXT, _TABLE = (int,), (int, float), (str,), (Mapping,)
+_KINDS = {
+    int: "an integer", float: "a number", str: "text", list: "a list", Mapping: "a table",
+}  # fmt: skip
+# What each entry of a section may be; other names are refused.
+_KNOWN: dict[str, dict[str, tuple[type, ...]]] = {
+    "": {"seed": _COUNT, "folder": _TEXT} | dict.fromkeys(("data", "model", "training"), _TABLE),
+    "data": dict.fromkeys(("train", "energy", "forces", "stress"), _TEXT)
+    | {"validation": (*_NUMBER, *_TEXT), "test": (list,)},
+    "model": dict.fromkeys(("cutoff", "neighbours", "scale", "repulsion"), _NUMBER)
+    | dict.fromkeys(("channels", "degree", "edge_degree", "layers", "order"), _COUNT)
+    | dict.fromkeys(("functions", "width"), _COUNT)
+    | {"species": (list,), "product": _TEXT, "method": _TEXT, "memory_limit": (*_COUNT, *_TEXT)},
+    "training": dict.fromkeys((f"{name}_weight" for name in Weights._fields), _NUMBER)
+    | dict.fromkeys(("learning_rate", "ema"), _NUMBER)
+    | dict.fromkeys(("steps", "epochs", "batch_size", "patience"), _COUNT)
+    | dict.fromkeys(("validate_every", "checkpoint_every"), _COUNT)
+    | {"energies": _TABLE},
 }
 
 
@@ -57,7 +66,7 @@ def train(
         FileNotFoundError: a file of the data is not there.
         ValueError: an entry that is unknown, missing or not what it must be, or what `fit` refuses.
     """
-    _refuse_unknown(settings)
+    _check(settings)
     place, data = Path(folder), dict(settings.get("data", {}))
     if "train" not in data:
         raise ValueError("data.train: expected the path of a file, got none")
@@ -178,15 +187,17 @@ def _evaluated(trained: TrainedPotential, frames: Sequence[Frame]) -> Evaluation
     return made
 
 
-def _refuse_unknown(settings: Mapping[str, Any]) -> None:
+def _check(settings: Mapping[str, Any]) -> None:
+    """Require known names, and for each a value of a kind that it may have."""
     for section, known in _KNOWN.items():
         given = settings if not section else settings.get(section, {})
-        if not isinstance(given, Mapping):
-            raise ValueError(f"{section}: expected a table, got {given!r}")
-        for name in given:
+        for name, value in given.items():
+            where = f"{section}.{name}" if section else name
             if name not in known:
-                where = f"{section}.{name}" if section else name
                 raise ValueError(f"{where}: expected one of {sorted(known)}, got {name!r}")
+            if isinstance(value, bool) or not isinstance(value, known[name]):
+                kinds = " or ".join(_KINDS[kind] for kind in known[name])
+                raise ValueError(f"{where}: expected {kinds}, got {value!r}")
 
 
 def _config(options: dict[str, Any], every: Sequence[Frame], frames: Sequence[Frame]) -> Config:

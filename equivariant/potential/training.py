@@ -74,6 +74,8 @@ def fit(
     weights = Weights() if weights is None else weights
     if min(weights) < 0 or not any(weights):
         raise ValueError(f"weights: expected none negative and one above zero, got {weights}")
+    if not learning_rate > 0:
+        raise ValueError(f"learning_rate: expected above 0, got {learning_rate}")
     needed = {"forces": weights.forces > 0, "stress": weights.stress > 0}
     frames = check_labels(frames, **needed)
     config = model if isinstance(model, Config) else model.config

@@ -1,6 +1,7 @@
 """The command: from a TOML file to a model and its errors; killed and started again; refusals."""
 
 import csv
+import dataclasses
 import json
 import os
 import signal
@@ -14,8 +15,10 @@ import pytest
 from potential_runs import ISOLATED, SMALL, frames, write
 
 from equivariant.potential import (
+    Config,
     Potential,
     TrainedPotential,
+    command,
     energies,
     evaluate,
     graph_of,
@@ -129,6 +132,11 @@ def test_files_of_models(tmp_path):
         load_potential(path)
 
 
+def test_every_entry_of_a_config_can_be_set():
+    fields = {field.name for field in dataclasses.fields(Config)}
+    assert set(command._KNOWN["model"]) == fields - {"energies"}  # these are added on the host
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -139,6 +147,12 @@ def test_files_of_models(tmp_path):
         ("train.xyz", "none.xyz", "none.xyz"),
         ("cutoff = 3.0", "species = [1]\ncutoff = 3.0", r"expected species among \[1\], got \[8\]"),
         ("[training]", "[training]\nenergies = {H = 0.0}", r"got none of \['O'\]"),
+        ("[training]", "[training]\nenergies = 3", "training.energies: expected a table, got 3"),
+        ("channels = 4", "channels = '4'", "model.channels: expected an integer, got '4'"),
+        ("channels = 4", "channels = true", "model.channels: expected an integer, got True"),
+        ("cutoff = 3.0", "cutoff = '3'", "model.cutoff: expected an integer or a number, got '3'"),
+        ("validation = 4", "validation = [4]", "data.validation: expected an integer or a number"),
+        ("batch_size = 4", "batch_size = 4.5", "training.batch_size: expected an integer, got 4.5"),
     ],
 )
 def test_bad_settings_are_refused(place, capsys, old, new, message):

@@ -176,6 +176,8 @@ def test_refusals():
         run(some, epochs=3)
     with pytest.raises(ValueError, match="weights: expected none negative"):
         run(some, weights=Weights(0, 0, 0))
+    with pytest.raises(ValueError, match="learning_rate: expected above 0, got -1"):
+        run(some, learning_rate=-1.0)
     with pytest.raises(ValueError, match="energies: expected one for each of 2 species, got 1"):
         run(some, energies=[0.0])
 
