@@ -77,7 +77,8 @@ class Interaction(eqx.Module):
                 fastest for a call.
             memory_limit: bytes, or text such as `"100MB"`, for temporaries of a call and its
                 gradient: edges are then taken in blocks, recomputed for the gradient. Without a
-                limit a CPU takes many edges in blocks that stay in its caches.
+                limit a CPU takes many edges in blocks that stay in its caches. Blocks are
+                differentiated in reverse mode first (then in either).
             key: draws the weights.
 
         Raises:
@@ -172,7 +173,8 @@ class Interaction(eqx.Module):
         features = None if self.radial is None else self.radial.shape[0]
         size = block_size(self.bilinear, features, number, nodes, use, self.memory_limit)
         dims = [2 * self.bilinear.degrees(path)[2] + 1 for path in self.bilinear.triples]
-        sums = summed(messages, x.swapaxes(1, 2), edges, self._weights, dims, size)
+        table = None if self.radial is None else self.radial.astype(x.dtype)
+        sums = summed(messages, x.swapaxes(1, 2), edges, table, dims, size)
         parts: list[list[Array]] = [[] for _ in self.mixing]
         for paths, total in zip(messages.results, sums, strict=True):
             o = self.bilinear.triples[paths[0]].out
@@ -180,11 +182,6 @@ class Interaction(eqx.Module):
             own = self.mixing[o].astype(x.dtype)[start : start + len(paths)]
             parts[o].append(contract("nkc,cd->ndk", total, own.reshape(-1, self.channels_out)))
         return jnp.concatenate([sum(part[1:], part[0]) for part in parts], axis=-1)
-
-    def _weights(self, radial: Array) -> Array:
-        if self.radial is None:
-            return radial
-        return contract("ef,fpc->epc", radial, self.radial.astype(radial.dtype))
 
     def _check_harmonics(self) -> None:
         if not are_harmonics(self.bilinear.irreps_in2):

@@ -6,15 +6,16 @@ before the channels come in, so that what is done per channel is a small matrix 
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array
 
-from tensornet.planner import cheapest
+from tensornet.planner import cheapest, contract
 
 from .bilinear import BilinearMap, Path
 from .edge_frame import frame_program
@@ -127,11 +128,16 @@ class Edges(NamedTuple):
     radial: Array
 
 
+# x, geometry, radial and table by name; senders and receivers.
+Operands = dict[str, Array]
+Ends = tuple[Array, Array]
+
+
 def summed(
     messages: Messages,
     x: Array,
     edges: Edges,
-    weights: Callable[[Array], Array],
+    table: Array | None,
     dims: Sequence[int],
     size: int,
 ) -> list[Array]:
@@ -141,34 +147,107 @@ def summed(
         messages: how they are computed.
         x: [nodes, irreps_in1.dim, channels].
         edges: senders, receivers, geometry, radial.
-        weights: makes [edges, n_paths, channels] of `radial`.
+        table: [features, n_paths, channels], which makes weights of `radial`; None where these are
+            the weights.
         dims: dimension of each path's irrep.
-        size: edges to compute at a time, recomputed for gradients.
+        size: edges to compute at a time, recomputed for gradients. With several blocks the first
+            derivative is in reverse mode.
 
     Returns:
         [nodes, dimension, paths times channels] each.
     """
     nodes, _, channels = x.shape
-    number = edges.senders.shape[0]
 
-    def add(sums: list[Array], x: Array, block: Edges) -> list[Array]:
-        made = messages.run(x[block.senders], block.geometry, weights(block.radial))
-        return [total.at[block.receivers].add(z) for total, z in zip(sums, made, strict=True)]
+    def made(given: Operands) -> list[Array]:
+        weights = given["radial"]
+        if "table" in given:
+            weights = contract("ef,fpc->epc", weights, given["table"])
+        return messages.run(given["x"], given["geometry"], weights)
 
-    sums = [
-        jnp.zeros((nodes, dims[paths[0]], len(paths) * channels), x.dtype)
-        for paths in messages.results
-    ]
-    if number <= size:
-        return add(sums, x, edges)
+    def add(sums: list[Array], given: Operands, ends: Ends) -> list[Array]:
+        new = made(_sent(given, ends))
+        return [total.at[ends[1]].add(z) for total, z in zip(sums, new, strict=True)]
+
+    def zeros() -> list[Array]:
+        widths = ((dims[paths[0]], len(paths) * channels) for paths in messages.results)
+        return [jnp.zeros((nodes, *width), x.dtype) for width in widths]
+
+    def run(given: Operands, ends: Ends) -> list[Array]:
+        body = jax.checkpoint(add, prevent_cse=False)
+        whole, own = _split(given)
+        return _scanned(
+            lambda sums, block: (body(sums, whole | block[0], block[1]), ()),
+            zeros(), (own, ends), size,
+        )[0]  # fmt: skip
+
+    def forward(given: Any, ends: Any) -> Any:
+        """Keep apart what is differentiated by, which names say: they are static."""
+        ends = tuple(z.value for z in ends)
+        varied = {name: z.value for name, z in given.items() if z.perturbed}
+        fixed = {name: z.value for name, z in given.items() if not z.perturbed}
+        return run(varied | fixed, ends), (varied, fixed, ends)
+
+    def backward(kept: Any, cotangents: list[Any]) -> Any:
+        varied, fixed, ends = kept
+        cotangents = [
+            jnp.zeros(z.shape, x.dtype) if isinstance(z, SymbolicZero) else z for z in cotangents
+        ]
+
+        @partial(jax.checkpoint, prevent_cse=False)
+        def slopes(cts: list[Array], varied: Operands, fixed: Operands, ends: Ends) -> Operands:
+            rest = _sent(fixed, ends)
+            pull = jax.vjp(lambda own: made(rest | own), _sent(varied, ends))[1]
+            return pull([ct[ends[1]] for ct in cts])[0]
+
+        (whole, own), (others, rest) = _split(varied), _split(fixed)
+
+        def step(totals: Operands, block: Any) -> tuple[Operands, Operands]:
+            own, rest, ends = block
+            new, each = _split(slopes(cotangents, whole | own, others | rest, ends))
+            if "x" in new:
+                new["x"] = totals["x"].at[ends[0]].add(new["x"])
+            if "table" in new:
+                new["table"] = totals["table"] + new["table"]
+            return new, each
+
+        start = {name: jnp.zeros_like(z) for name, z in whole.items()}
+        totals, each = _scanned(step, start, (own, rest, ends), size)
+        return dict.fromkeys(fixed) | totals | each, None
+
+    given = {"x": x, "geometry": edges.geometry, "radial": edges.radial}
+    given |= {} if table is None else {"table": table}
+    ends = (edges.senders, edges.receivers)
+    if len(edges.senders) <= size:
+        return add(zeros(), given, ends)
+    # The derivative of a scan would keep the cotangents of the sums once for each block where it
+    # is itself differentiated; here they are the same for all.
+    in_blocks = jax.custom_vjp(run)
+    in_blocks.defvjp(forward, backward, symbolic_zeros=True)
+    return in_blocks(given, ends)
+
+
+def _split(given: Operands) -> tuple[Operands, Operands]:
+    """Return what is the same for all edges, and what belongs to each."""
+    each = {name: given[name] for name in ("geometry", "radial") if name in given}
+    return {name: z for name, z in given.items() if name not in each}, each
+
+
+def _sent(given: Operands, ends: Ends) -> Operands:
+    """Return the operands with x at the senders."""
+    return given | ({"x": given["x"][ends[0]]} if "x" in given else {})
+
+
+def _scanned(step: Callable[..., Any], carry: Any, edges: Any, size: int) -> tuple[Any, Any]:
+    """Go through the edges in blocks; what each returns for its edges is joined."""
+    number = len(jax.tree.leaves(edges)[0])
     whole = number // size * size
     blocks = jax.tree.map(lambda z: z[:whole].reshape(-1, size, *z.shape[1:]), edges)
-    # The sums are linear in what came before, so that only the block's inputs are kept.
-    body = jax.checkpoint(add, prevent_cse=False)
-    sums, _ = jax.lax.scan(lambda sums, block: (body(sums, x, block), None), sums, blocks)
+    carry, made = jax.lax.scan(step, carry, blocks)
+    made = jax.tree.map(lambda z: z.reshape(-1, *z.shape[2:]), made)
     if whole < number:
-        sums = body(sums, x, jax.tree.map(lambda z: z[whole:], edges))
-    return sums
+        carry, rest = step(carry, jax.tree.map(lambda z: z[whole:], edges))
+        made = jax.tree.map(lambda *z: jnp.concatenate(z), made, rest)
+    return carry, made
 
 
 def block_size(

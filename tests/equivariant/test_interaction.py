@@ -90,7 +90,7 @@ def test_blocks_change_neither_values_nor_gradients(edges, size, x64):  # noqa: 
             messages,
             x.swapaxes(1, 2),
             Edges(senders, receivers, harmonics, radial),
-            made._weights,
+            made.radial,
             dims,
             size,
         )
@@ -161,6 +161,40 @@ def test_second_derivatives(x64):  # noqa: ARG001
     odd = values[:3] - values[3:]
     slope = (45 * odd[0] - 9 * odd[1] + odd[2]) / (60 * 0.1)
     np.testing.assert_allclose(got, slope, rtol=1e-9)
+
+
+def test_gradients_of_forces_hold_no_sums_for_each_block():
+    """Twice the edges, in twice the blocks, take no more scratch but for their own gradients."""
+    made = interaction(channels=16, channels_out=16, features=None, memory_limit=2_400_000)
+
+    def bytes_of(edges):
+        x, harmonics, weights, *ends = inputs(made, jnp.float32, 1024, edges)
+
+        def squares(x, weights):
+            forces = jax.grad(lambda y: (made(x, y, weights, *ends) ** 2).sum())(harmonics)
+            return (forces**2).sum()
+
+        compiled = jax.jit(jax.grad(squares, (0, 1))).lower(x, weights).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    few, many = 2048, 4096
+    of_weights = (many - few) * made.n_paths * 16 * 4
+    assert bytes_of(many) - bytes_of(few) < 5 * of_weights
+
+
+def test_hessian_vector_products_in_blocks(x64):  # noqa: ARG001
+    """Forward over reverse equals reverse over reverse."""
+    made = interaction(memory_limit=20_000)
+    x, harmonics, *rest = inputs(made, jnp.float64, edges=24)
+    slope = jax.grad(lambda y: (made(x, y, *rest) ** 2).sum())
+    along = harmonics[::-1]
+
+    @jax.jit
+    def both(y):
+        return jax.jvp(slope, (y,), (along,))[1], jax.grad(lambda z: (slope(z) * along).sum())(y)
+
+    got, expected = both(harmonics)
+    np.testing.assert_allclose(got, expected, atol=1e-11 * float(abs(expected).max()))
 
 
 def test_edges_of_weight_zero_add_nothing(dtype):
