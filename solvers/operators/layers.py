@@ -16,9 +16,11 @@ NORMS = (None, "instance", "group")
 _EPS = 1e-5
 
 
+@jax.checkpoint
 def gelu(x: Array) -> Array:
-    """The Gaussian error linear unit, with the exact error function."""
-    return jax.nn.gelu(x, approximate=False)
+    """The Gaussian error linear unit, with the exact error function; gradients keep `x` alone."""
+    # jax.nn.gelu takes erfc, for the relative precision of its tail, at three times the seconds.
+    return 0.5 * x * (1 + lax.erf(x * math.sqrt(0.5)))
 
 
 def widened(x: Array) -> Array:
