@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .layers import ChannelLinear, ChannelMLP, Norm, gelu, widened
+from .layers import ChannelLinear, ChannelMLP, Norm, gelu, per_channel, widened
 from .spectral import SpectralConv
 
 
@@ -65,7 +65,7 @@ class Block(eqx.Module):
 
         if self.preactivation:
             x = norm(0, gelu(x))
-        gate = self.gate.astype(x.dtype).reshape(1, -1, *(1,) * (x.ndim - 2))
+        gate = per_channel(self.gate, x)
         y = self.spectral(widened(x), shard=shard).astype(x.dtype)
         if not self.preactivation:
             y = norm(0, y)
