@@ -10,6 +10,8 @@ import pytest
 
 from tensornet import CP, TensorRing, TensorTrain, TTMatrix, Tucker
 
+pytestmark = pytest.mark.slow
+
 FORMATS = [CP, Tucker, TensorTrain, TensorRing, TTMatrix]
 KINDS = pytest.mark.parametrize("kind", FORMATS)
 MODAL = pytest.mark.parametrize("kind", FORMATS[:4])

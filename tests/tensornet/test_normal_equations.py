@@ -5,6 +5,8 @@ import pytest
 
 from tensornet.linalg import solve_gram
 
+pytestmark = pytest.mark.slow
+
 
 def _system(rank, rows, dtype, seed=0, batched=False):
     rng = np.random.default_rng(seed)

@@ -13,6 +13,8 @@ from tensornet import Status
 from tensornet.decompose import hooi, hosvd
 from tensornet.formats import Tucker
 
+pytestmark = pytest.mark.slow
+
 # One shape and one set of ranks as far as may be: what is compiled is shared.
 SHAPE, RANKS = (9, 8, 7), (3, 4, 2)
 
