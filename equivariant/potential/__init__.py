@@ -20,6 +20,7 @@ from .losses import Weights as Weights
 from .model import Config as Config
 from .model import Potential as Potential
 from .neighbours import neighbours as neighbours
+from .optimizer import muon as muon
 from .trained import TrainedPotential as TrainedPotential
 from .trained import load_potential as load_potential
 from .trained import save_potential as save_potential

@@ -22,6 +22,7 @@ from .frames import Frame, check_labels, composition, species_of
 from .losses import Weights, loss_of
 from .model import Config, Potential
 from .neighbours import neighbours
+from .optimizer import muon
 from .trained import TrainedPotential
 
 
@@ -56,7 +57,7 @@ def fit(
         weights: of the loss's terms; `Weights()` by default.
         energies: of isolated atoms, one of each species; by default what explains the energies
             of the frames best.
-        learning_rate: of AMSGrad after its first steps; it falls to a hundredth as a cosine.
+        learning_rate: of `muon` after its first steps; it falls to a hundredth as a cosine.
         optimizer: from optax, in place of that.
         ema: decay of the moving average of the weights, which is what validation looks at.
         mesh: of one axis, over whose devices each batch is spread.
@@ -102,7 +103,7 @@ def fit(
         "dtype": str(examples[0].graph.positions.dtype),
     }  # fmt: skip
     if optimizer is None:
-        optimizer = _amsgrad(learning_rate, total)
+        optimizer = _muon(learning_rate, total)
         facts |= {"learning_rate": learning_rate, "steps": total}
     judge = None
     if validation is not None:
@@ -165,13 +166,13 @@ def config_for(frames: Sequence[Frame], **options: Any) -> Config:
 
 
 @lru_cache(maxsize=64)
-def _amsgrad(learning_rate: float | int, steps: int) -> optax.GradientTransformation:
-    """Return AMSGrad with a short rise, a cosine to a hundredth, and clipped gradients."""
+def _muon(learning_rate: float | int, steps: int) -> optax.GradientTransformation:
+    """Return Muon with a short rise and a cosine to a hundredth."""
     steps = max(steps, 2)
     schedule = optax.warmup_cosine_decay_schedule(
         learning_rate / 10, learning_rate, min(100, steps // 2), steps, learning_rate / 100
     )
-    return optax.chain(optax.adaptive_grad_clip(1e3), optax.amsgrad(schedule))
+    return muon(schedule)
 
 
 @lru_cache(maxsize=64)
