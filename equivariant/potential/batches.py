@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
@@ -102,7 +101,7 @@ def joined(
     stress[: len(examples)] = [e.stress for e in examples]
     together = np.concatenate([e.forces for e in examples])
     forces[: len(together)] = together
-    return Batch(graph, *(jnp.asarray(z, dtype) for z in (energy, forces, stress)))
+    return Batch(graph, *jax.device_put([z.astype(dtype) for z in (energy, forces, stress)]))
 
 
 def ladder(examples: Sequence[Example], size: int) -> list[tuple[int, int, int]]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
@@ -174,28 +175,30 @@ def padded(
     extra = sizes[2] - edges
     ends = np.full(extra, sizes[1] - 1)
 
-    def joined(parts: list[Any], filling: np.ndarray, kind: Any) -> Array:
-        return jnp.asarray(np.concatenate([*map(np.asarray, parts), filling]), kind)
+    def joined(parts: list[Any], filling: np.ndarray, kind: Any) -> np.ndarray:
+        return np.concatenate([*map(np.asarray, parts), filling]).astype(kind)
 
-    return Graph(
-        positions=joined([g.positions for g in graphs], np.zeros((sizes[1] - nodes, 3)), dtype),
-        species=joined([g.species for g in graphs], np.zeros(sizes[1] - nodes), jnp.int32),
-        structure=joined(
+    arrays = {
+        "positions": joined([g.positions for g in graphs], np.zeros((sizes[1] - nodes, 3)), dtype),
+        "species": joined([g.species for g in graphs], np.zeros(sizes[1] - nodes), np.int32),
+        "structure": joined(
             [np.asarray(g.structure) + n for g, n in zip(graphs, first_structure, strict=True)],
             np.full(sizes[1] - nodes, sizes[0] - 1),
-            jnp.int32,
+            np.int32,
         ),
-        senders=joined(
+        "senders": joined(
             [np.asarray(g.senders) + n for g, n in zip(graphs, first_node, strict=True)],
             ends,
-            jnp.int32,
+            np.int32,
         ),
-        receivers=joined(
+        "receivers": joined(
             [np.asarray(g.receivers) + n for g, n in zip(graphs, first_node, strict=True)],
             ends,
-            jnp.int32,
+            np.int32,
         ),
-        shifts=joined([g.shifts for g in graphs], np.tile([1.0, 0, 0], (extra, 1)), dtype),
-        cell=joined([g.cell for g in graphs], empty, dtype),
-        real=joined([g.real for g in graphs], np.zeros(sizes[0] - structures, bool), bool),
-    )
+        "shifts": joined([g.shifts for g in graphs], np.tile([1.0, 0, 0], (extra, 1)), dtype),
+        "cell": joined([g.cell for g in graphs], empty, dtype),
+        "real": joined([g.real for g in graphs], np.zeros(sizes[0] - structures, bool), bool),
+    }
+    # One transfer for all: each costs more than the copy.
+    return Graph(**jax.device_put(arrays))
