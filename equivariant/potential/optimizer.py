@@ -7,6 +7,7 @@ See Jordan et al., Muon: an optimizer for hidden layers in neural networks, 2024
 step, Liu et al., Muon is scalable for LLM training, 2025.
 """
 
+from collections.abc import Hashable
 from functools import partial
 from typing import Any
 
@@ -28,7 +29,7 @@ _TURNS = 5, (3.4445, -4.7750, 2.0315)
 
 def muon(learning_rate: Any) -> optax.GradientTransformation:
     """Return the optimizer for the weights of a `Potential`; the rate is a number or a schedule."""
-    kinds = {
+    kinds: dict[Hashable, optax.GradientTransformation] = {
         "matrices": optax.chain(_orthogonal(), optax.scale_by_learning_rate(learning_rate)),
         "by path": optax.chain(
             _orthogonal(by_path=True), optax.scale_by_learning_rate(learning_rate)
@@ -81,13 +82,13 @@ def orthogonal(matrices: Float[Array, "number m n"]) -> Float[Array, "number m n
 def _orthogonal(*, by_path: bool = False) -> optax.GradientTransformation:
     """Return momentum made orthogonal, `[..., in, out]` or `[in, paths, out]`."""
 
-    def init(weights: Any) -> Any:
-        return jax.tree.map(jnp.zeros_like, weights)
+    def init(params: Any) -> Any:
+        return jax.tree.map(jnp.zeros_like, params)
 
-    def update(slopes: Any, momentum: Any, weights: Any = None) -> tuple[Any, Any]:
-        del weights
-        momentum = jax.tree.map(lambda m, g: _MOMENTUM * m + g, momentum, slopes)
-        ahead = jax.tree.map(lambda m, g: _MOMENTUM * m + g, momentum, slopes)
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        del params
+        momentum = jax.tree.map(lambda m, g: _MOMENTUM * m + g, state, updates)
+        ahead = jax.tree.map(lambda m, g: _MOMENTUM * m + g, momentum, updates)
         leaves, treedef = jax.tree.flatten(ahead)
         if by_path:
             leaves = [z.swapaxes(0, 1) for z in leaves]

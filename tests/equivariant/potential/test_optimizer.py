@@ -29,7 +29,7 @@ def test_singular_vectors_stay_and_values_come_near_one(shape, dtype):
         left, _, right = np.linalg.svd(one, full_matrices=False)
         core = left.T @ made @ right.T
         values = np.diagonal(core)
-        np.testing.assert_allclose(core, np.diag(values), atol=1e3 * jnp.finfo(dtype).eps)
+        np.testing.assert_allclose(core, np.diag(values), atol=float(1e3 * jnp.finfo(dtype).eps))
         assert values.min() > 0.6
         assert values.max() < 1.3
 
