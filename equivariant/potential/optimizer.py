@@ -14,8 +14,6 @@ import jax
 import optax
 from optax.contrib import MuonDimensionNumbers
 
-from .model import Potential
-
 # Root mean square of a step in units of the learning rate, about that of Adam.
 _SIZE = 0.2
 
