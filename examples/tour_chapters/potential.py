@@ -117,7 +117,7 @@ class Everybody(NamedTuple):
 
 def run(stage: Stage) -> Findings:
     """Train for about a quarter of a minute, compiling included."""
-    return learn(stage, steps=800)
+    return learn(stage, steps=600)
 
 
 def learn(
