@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-# A second run finds what the first compiled, and takes a third of its time.
+# A second run finds what the first compiled, and takes about half of its time.
 cache = Path(__file__).parents[1] / ".pytest_cache" / "xla"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")

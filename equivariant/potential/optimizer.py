@@ -14,12 +14,17 @@ import jax
 import optax
 from optax.contrib import MuonDimensionNumbers
 
+from .model import Potential
+
 # Root mean square of a step in units of the learning rate, about that of Adam.
 _SIZE = 0.2
 
 
 def muon(learning_rate: Any) -> optax.GradientTransformation:
-    """Return the optimizer for the weights of a `Potential`; the rate is a number or a schedule."""
+    """Return the optimizer for the weights of a `Potential`; the rate is a number or a schedule.
+
+    Its `init` raises TypeError for weights of something else.
+    """
     return optax.contrib.muon(
         learning_rate, muon_weight_dimension_numbers=matrix_axes, consistent_rms=_SIZE
     )
@@ -30,7 +35,12 @@ def matrix_axes(weights: Any) -> Any:
 
     Matrices lie in the last two axes, `[..., in, out]`; those of a path's radial weights in
     `[in, paths, out]`.
+
+    Raises:
+        TypeError: weights of something else.
     """
+    if not isinstance(weights, Potential):
+        raise TypeError(f"weights: expected those of a Potential, got {type(weights).__name__}")
 
     def matrices(potential: Any) -> list[Any]:
         found = [readout.first for readout in potential.readouts]
@@ -42,15 +52,14 @@ def matrix_axes(weights: Any) -> Any:
     def by_path(potential: Any) -> list[Any]:
         return [layer.interaction.radial for layer in potential.layers]
 
-    def last_two(z: Any) -> Any:
+    def axes_of(z: Any, first: int, second: int) -> Any:
         if isinstance(z, optax.MaskedNode):  # optax asks once more, of the matrices alone
             return z
-        return MuonDimensionNumbers(z.ndim - 2, z.ndim - 1) if min(z.shape[-2:]) > 1 else None
+        numbers = MuonDimensionNumbers(first % z.ndim, second % z.ndim)
+        return numbers if min(z.shape[first], z.shape[second]) > 1 else None
 
     axes = jax.tree.map(lambda _: None, weights)
-    for where, own in (
-        (matrices, [last_two(z) for z in matrices(weights)]),
-        (by_path, [MuonDimensionNumbers(0, 2) for _ in weights.layers]),
-    ):
+    for where, pair in ((matrices, (-2, -1)), (by_path, (0, 2))):
+        own = [axes_of(z, *pair) for z in where(weights)]
         axes = eqx.tree_at(where, axes, own, is_leaf=lambda z: z is None)
     return axes

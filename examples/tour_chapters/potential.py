@@ -116,7 +116,7 @@ class Everybody(NamedTuple):
 
 
 def run(stage: Stage) -> Findings:
-    """Train for about a quarter of a minute, compiling included."""
+    """Train for about half a minute, compiling included."""
     return learn(stage, steps=600)
 
 

@@ -1,9 +1,12 @@
 """Muon against singular value decompositions of numpy, and against optax's NAdam."""
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import numpy as np
 import optax
+import pytest
 from optax.contrib import MuonDimensionNumbers
 from potential_runs import SMALL
 
@@ -19,8 +22,10 @@ def polar(matrix):
     return left @ right
 
 
-def test_first_step_is_orthogonal_for_matrices_and_nadams_for_all_else():
-    model = Potential(SMALL, key=KEY)
+# With one channel some matrices are vectors, which are for NAdam.
+@pytest.mark.parametrize("channels", [SMALL.channels, 1])
+def test_first_step_is_orthogonal_for_matrices_and_nadams_for_all_else(channels):
+    model = Potential(dataclasses.replace(SMALL, channels=channels), key=KEY)
     weights = eqx.filter(model, trained_leaves(model))
     leaves, treedef = jax.tree.flatten(weights)
     keys = jax.random.split(KEY, len(leaves))
@@ -46,5 +51,10 @@ def test_first_step_is_orthogonal_for_matrices_and_nadams_for_all_else():
             along = -np.sum(polar(one) * made) / min(shape) / (0.5 * 0.2 * max(shape) ** 0.5)
             assert 0.7 < along < 1.2
     found = matrix_axes(weights)
-    assert found.layers[0].interaction.radial == (0, 2)
+    assert found.layers[0].interaction.radial == ((0, 2) if channels > 1 else None)
     assert found.embedding is None
+
+
+def test_weights_of_something_else_are_refused():
+    with pytest.raises(TypeError, match="weights: expected those of a Potential, got dict"):
+        muon(0.1).init({"weights": np.ones((2, 2))})
