@@ -2,7 +2,10 @@
 
 import sys
 
+from tensornet import restart_with_huge_pages
+
 from .command import main
 
 if __name__ == "__main__":
+    restart_with_huge_pages()
     sys.exit(main())

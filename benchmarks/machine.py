@@ -21,7 +21,7 @@ class Machine:
     Attributes:
         device: model of the processor or accelerator that jax runs on.
         threads: CPU threads this process may use.
-        versions: of Python and of the packages the figures depend on.
+        versions: of Python and of the packages the figures depend on, and the C library's settings.
         gemm: measured flops a second of a large matrix product, by dtype.
         bandwidth: measured bytes a second of a large copy.
     """
@@ -72,14 +72,15 @@ def device_name() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Return the version of Python and of each package that is installed."""
+    """Return the version of Python and of each package that is installed, and malloc's settings."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    settings = os.environ.get("GLIBC_TUNABLES")
+    return found | ({"GLIBC_TUNABLES": settings} if settings else {})
 
 
 def _dtypes() -> tuple[str, ...]:

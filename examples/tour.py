@@ -27,6 +27,7 @@ from tour_chapters import CHAPTERS
 from tour_chapters.chapter import Chapter, Findings, Stage
 from tour_chapters.page import page, text
 
+from tensornet import restart_with_huge_pages
 from tensornet.progress import TextProgress
 
 PACKAGES = ("gauntax", "jax", "jaxlib", "equinox", "numpy", "tensorly", "matplotlib")
@@ -139,4 +140,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    restart_with_huge_pages()
     sys.exit(main())

@@ -14,6 +14,7 @@ from .formats import TensorRing as TensorRing
 from .formats import TensorTrain as TensorTrain
 from .formats import TTMatrix as TTMatrix
 from .formats import Tucker as Tucker
+from .huge_pages import restart_with_huge_pages as restart_with_huge_pages
 from .io import load as load
 from .io import save as save
 from .planner import contract as contract
