@@ -4,8 +4,9 @@ import sys
 
 from tensornet import restart_with_huge_pages
 
-from .command import main
+from .command import main, trains
 
 if __name__ == "__main__":
-    restart_with_huge_pages()
+    if trains():
+        restart_with_huge_pages()
     sys.exit(main())

@@ -18,6 +18,9 @@ from . import report, rows, suites
 from .case import Case, Context
 from .machine import Machine, describe
 
+# Suites of trainings, which users start as the packages' own commands start them: with huge pages,
+# ours and the peers'. All else is measured in the environment as it is.
+TRAININGS = ("darcy_small", "operator_training", "potential")
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
@@ -73,6 +76,12 @@ def merge(path: Path, fresh: Sequence[rows.Row]) -> list[rows.Row]:
     measured = {(row.suite, row.case, row.dtype) for row in fresh}
     others = [row for row in kept if (row.suite, row.case, row.dtype) not in measured]
     return sorted([*others, *fresh], key=lambda row: row.suite)
+
+
+def trains(arguments: Sequence[str] | None = None) -> bool:
+    """Return whether the arguments name trainings and nothing else."""
+    names = _parser().parse_args(arguments).suites
+    return bool(names) and set(names) <= set(TRAININGS)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

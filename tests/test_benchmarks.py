@@ -302,6 +302,20 @@ def test_an_unknown_suite_is_answered_with_those_there_are(capsys):
     assert all(name in told for name in ("decompositions", "real_data"))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "answer"),
+    [
+        (["operator_training"], True),
+        (["potential", "darcy_small", "--quick"], True),
+        (["potential", "spmv"], False),
+        ([], False),
+    ],
+)
+def test_only_trainings_by_themselves_start_with_huge_pages(arguments, answer):
+    assert command.trains(arguments) is answer
+    assert set(command.TRAININGS) <= set(command.suite_names())
+
+
 def test_a_budget_must_be_positive(capsys):
     with pytest.raises(SystemExit):
         command.main(["--budget", "-1"])
