@@ -14,6 +14,7 @@ from tensornet.planner.slicing import limit_bytes
 from tensornet.validation import as_real
 
 from .bilinear import BilinearMap
+from .draw import normal
 from .edge_frame import are_harmonics
 from .messages import METHODS, Edges, block_size, chosen, summed
 from .method import Use, typical_batch
@@ -104,10 +105,10 @@ class Interaction(eqx.Module):
         self.radial = None
         if features is not None:
             shape = (features, len(self.bilinear.triples), channels)
-            self.radial = jax.random.normal(first, shape) / math.sqrt(features)
+            self.radial = normal(first, shape) / math.sqrt(features)
         counts = [len(self.paths_to(o)) for o in range(len(self.irreps_out))]
         self.mixing = tuple(
-            jax.random.normal(k, (n, channels, channels_out)) / math.sqrt(n * channels)
+            normal(k, (n, channels, channels_out)) / math.sqrt(n * channels)
             for k, n in zip(keys, counts, strict=True)
         )
 

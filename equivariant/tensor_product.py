@@ -4,7 +4,6 @@ from typing import Any
 
 import e3nn_jax as e3nn
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
@@ -18,6 +17,7 @@ from .coupling.cp_product import CPProduct
 from .coupling.gaunt import GauntGrid
 from .coupling.gaunt_fourier import GauntFourier
 from .coupling.tables import clebsch_gordan
+from .draw import normal
 from .layouts import check_layout, from_channels, to_channels, with_channels
 from .method import Method, Use, typical_batch
 
@@ -91,7 +91,7 @@ class TensorProduct(eqx.Module):
         self.bilinear = BilinearMap(irreps_in1, irreps_in2, irreps_out, paths, coupling, weights)
         self.channels = channels
         shape = self.bilinear.weight_shape
-        self.weights = None if shape is None else jax.random.normal(key, (channels, *shape))
+        self.weights = None if shape is None else normal(key, (channels, *shape))
         if method == "cp":
             self.implementation = CPProduct(self.bilinear, rank=rank, rtol=rtol)
             self.reason = "asked for by name"

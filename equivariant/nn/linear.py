@@ -13,6 +13,7 @@ from tensornet.planner import contract
 from tensornet.validation import as_real
 
 from ..coupling.sphere import degrees_of
+from ..draw import normal
 
 
 class Linear(eqx.Module):
@@ -71,7 +72,7 @@ class Linear(eqx.Module):
                     f"{irrep}"
                 )
             shape = (like, self.channels, self.channels_out)
-            weights.append(jax.random.normal(keys[o], shape) / math.sqrt(like * self.channels))
+            weights.append(normal(keys[o], shape) / math.sqrt(like * self.channels))
         self.weights = tuple(weights)
 
     def __call__(self, x: Any) -> Array:

@@ -6,7 +6,6 @@ from typing import Any
 
 import e3nn_jax as e3nn
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
@@ -15,6 +14,7 @@ from tensornet.planner import contract
 
 from ..coupling.quadrature import grid
 from ..coupling.sphere import analysis, degrees_of, synthesis
+from ..draw import normal
 from .linear import rows
 
 
@@ -74,7 +74,7 @@ class ManyBody(eqx.Module):
                     )
         self.order = order
         shape = (species, order, channels, len(self.irreps_out))
-        self.weights = jax.random.normal(key, shape) / math.sqrt(order)
+        self.weights = normal(key, shape) / math.sqrt(order)
 
     def __call__(self, x: Any, species: Any = None) -> Array:
         """Apply to `[nodes, channels, irreps_in.dim]`.

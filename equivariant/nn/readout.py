@@ -11,6 +11,7 @@ from jaxtyping import Array, PRNGKeyArray
 
 from tensornet.planner import contract
 
+from ..draw import normal
 from .linear import rows
 
 
@@ -48,10 +49,8 @@ class Readout(eqx.Module):
             raise ValueError(f"width: expected at least 1, got {width!r}")
         one, two = jax.random.split(key)
         shape = (scalars, 1 if width is None else width)
-        self.first = jax.random.normal(one, shape) / math.sqrt(scalars)
-        self.second = (
-            None if width is None else jax.random.normal(two, (width, 1)) / math.sqrt(width)
-        )
+        self.first = normal(one, shape) / math.sqrt(scalars)
+        self.second = None if width is None else normal(two, (width, 1)) / math.sqrt(width)
 
     def _scalars(self) -> np.ndarray:
         places = [s.start for s in self.irreps.slices()]

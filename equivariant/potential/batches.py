@@ -15,6 +15,9 @@ from .graph import Graph, bucket, graph_of, padded
 _NODES, _EDGES = 8, 32  # sizes are multiples of these
 _SAMPLES = 256  # random batches by which the usual size is found
 _USUAL = 0.98  # share of them that it holds
+_FEW = (
+    1.05  # sizes that differ by less are one: a second program compiles as long as many steps take
+)
 
 
 class Example(NamedTuple):
@@ -112,7 +115,7 @@ def ladder(examples: Sequence[Example], size: int) -> list[tuple[int, int, int]]
     usual = np.quantile(drawn, _USUAL, axis=0)
     worst = np.sort(counts, axis=0)[-size:].sum(0)
     found = []
-    for nodes, edges in (usual, worst):
+    for nodes, edges in (worst,) if (worst <= _FEW * usual).all() else (usual, worst):
         rounded = (-(-(int(nodes) + 1) // _NODES) * _NODES, -(-int(edges) // _EDGES) * _EDGES)
         found.append((size + 1, rounded[0], max(rounded[1], _EDGES)))
     return sorted(set(found))

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from tensornet.planner import contract
 
+from ..draw import normal
 from ..interaction import Interaction
 from ..nn import ZBL, Bessel, Gate, Linear, ManyBody, Readout, ScaleShift
 from ..tensor_product import TensorProduct
@@ -110,7 +111,7 @@ class Layer(eqx.Module):
         width, channels = config.width, config.channels
         self.neighbours = float(config.neighbours)
         self.radial = tuple(
-            jax.random.normal(k, (size, width)) / math.sqrt(size)
+            normal(k, (size, width)) / math.sqrt(size)
             for k, size in zip(keys, (config.functions, width), strict=False)
         )  # type: ignore[assignment]
         self.interaction = Interaction(
@@ -127,15 +128,17 @@ class Layer(eqx.Module):
         self.product, made = _product(config, received, irreps_out, keys[3])
         self.mixing = Linear(made, irreps_out, channels=channels, key=keys[4])
         kept = e3nn.Irreps([i for i in irreps_out if i in list(e3nn.Irreps(irreps_in))])
-        self.own = jax.random.normal(keys[5], (len(config.species), channels))
+        self.own = normal(keys[5], (len(config.species), channels))
         self.skip = Linear(irreps_in, kept, channels=channels, key=keys[6])
 
-    def __call__(self, x: Array, harmonics: Array, basis: Array, graph: Graph) -> Array:
+    def __call__(self, x: Array, vectors: Array, basis: Array, graph: Graph) -> Array:
         """Return the features of the nodes after this layer."""
         first, second = (w.astype(x.dtype) for w in self.radial)
         features = jax.nn.silu(contract("ef,fw->ew", basis, first))
         features = jax.nn.silu(contract("ef,fw->ew", features, second))
-        received = self.interaction(x, harmonics, features, graph.senders, graph.receivers)
+        received = self.interaction(
+            x, None, features, graph.senders, graph.receivers, vectors=vectors
+        )
         made = self.mixing(self.product(received / math.sqrt(self.neighbours), graph.species))
         kept = self.skip(x * self.own.astype(x.dtype)[graph.species][:, :, None])
         # What is kept are the first irreps of the result.
@@ -191,7 +194,7 @@ class Potential(eqx.Module):
         """
         self.config = config
         first, *keys = jax.random.split(key, 1 + 2 * config.layers)
-        self.embedding = jax.random.normal(first, (len(config.species), config.channels))
+        self.embedding = normal(first, (len(config.species), config.channels))
         self.basis = Bessel(config.cutoff, config.functions)
         hidden = natural(config.degree)
         scalar = e3nn.Irreps("0e")
@@ -217,14 +220,11 @@ class Potential(eqx.Module):
         """Return the energy of every node."""
         vectors = graph.vectors
         distances = jnp.sqrt((vectors**2).sum(1))
-        harmonics = e3nn.spherical_harmonics(
-            _edge_irreps(self.config), vectors, normalize=True, normalization="component"
-        ).array
         basis = self.basis(distances)
         x = self.embedding.astype(vectors.dtype)[graph.species][:, :, None]
         total = jnp.zeros(len(graph.positions), vectors.dtype)
         for layer, readout in zip(self.layers, self.readouts, strict=True):
-            x = layer(x, harmonics, basis, graph)
+            x = layer(x, vectors, basis, graph)
             total = total + readout(x)
         total = self.scale_shift(total, graph.species)
         if self.repulsion is not None:

@@ -1,5 +1,6 @@
 """The potential: derivatives by finite differences, symmetries, sizes, and what is refused."""
 
+import dataclasses
 import functools
 
 import equinox as eqx
@@ -58,6 +59,17 @@ def result(positions, numbers, cell=None, dtype=jnp.float64):
         padded([graph(positions, numbers, cell, dtype)], cutoff=2, sizes=SIZES),
     )
     return made.energy[0], made.forces[: len(numbers)], made.stress[0]
+
+
+@pytest.mark.parametrize("degree", [1, 2])
+def test_both_methods_of_the_interaction_give_the_same_energies_and_forces(x64, degree):  # noqa: ARG001
+    made = graph(*structure())
+    found = []
+    for method in ("direct", "so2"):
+        config = dataclasses.replace(SMALL, degree=degree, method=method)
+        found.append(predict(Potential(config, key=jax.random.key(0)), made))
+    for ours, other in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, other, rtol=1e-11, atol=1e-11)
 
 
 def test_forces_and_stress_by_finite_differences(x64):  # noqa: ARG001
