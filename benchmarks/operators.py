@@ -24,7 +24,7 @@ FINE_SEED = 10_000  # of the problems on the finer grid
 RECIPE: dict[str, Any] = {"batch_size": 16, "loss": "l2", "learning_rate": 5e-3}
 EPOCHS = 12
 BEST: dict[str, Any] = {"modes": (12, 12), "width": 32, "rank": 0.1}
-WIDE: dict[str, Any] = {"modes": (15, 15), "width": 32}
+WIDE: dict[str, Any] = {"modes": (16, 16), "width": 32}
 
 
 @functools.cache
