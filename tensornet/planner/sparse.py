@@ -15,12 +15,14 @@ import numpy as np
 from jax import lax
 
 from .network import Labels, volume
+from .rows import Terms, layers, sum_of_products
 
 if TYPE_CHECKING:
     from .assemble import Assembly
     from .plan import Step
 
-MOST_TERMS = 640  # beyond this many coefficients compiling takes too long
+MOST_TERMS = 640  # beyond this many coefficients dense products are better
+_MOST_WRITTEN = 160  # beyond this many a program of one operation for each compiles too slowly
 _LEAST_ZEROS = 0.5  # share of zeros below which dense products are always better
 
 
@@ -32,11 +34,11 @@ def unrolled(start: "Assembly") -> "Assembly | None":
             continue
         zeros = 1 - constant.nonzeros / max(1, constant.value.size)
         if constant.nonzeros <= MOST_TERMS and zeros >= _LEAST_ZEROS:
-            found |= _contract(made, position, constant.nonzeros)
+            found |= _contract(made, position, constant.value)
     return made if found else None
 
 
-def _contract(made: "Assembly", position: int, terms: int) -> bool:
+def _contract(made: "Assembly", position: int, coefficients: np.ndarray) -> bool:
     own = made.live[position]
     constants = {p for p, _ in made.network.constants}
     if len(set(own)) < len(own) or own != made.network.axes(position):
@@ -58,6 +60,10 @@ def _contract(made: "Assembly", position: int, terms: int) -> bool:
     inputs = (*dense, position)
     orders = tuple(made.live[p] for p in inputs)
     moved = sum(made.nbytes(order) for order in orders) + made.nbytes(output)
+    terms = int(np.count_nonzero(coefficients))
+    if terms > _MOST_WRITTEN:
+        table = _terms(coefficients.reshape([sizes[x] for x in own]), own, kept, orders[:-1])
+        terms = table.rows * sum(len(group.taken) for group in layers(table)[1])
     flops = terms * rows * (len(dense) + 1)
     # Products of rows are shared, and what is loaded stays in registers.
     seconds = rates.loop_seconds(terms * rows / 2, moved, 0, rate=rates.vector)
@@ -92,11 +98,13 @@ def unroll(
     *orders, own = step.orders
     batch = step.batch
     kept = tuple(x for x in own if x in step.output)
+    coefficients = coefficients.reshape([sizes[x] for x in own])  # without axes of length 1
+    if np.count_nonzero(coefficients) > _MOST_WRITTEN:
+        return _in_groups(step, arrays, _terms(coefficients, own, kept, orders), kept, sizes)
     shape = [sizes[x] for x in batch]
     rows = [
         _rows(array, order, own, batch, shape) for array, order in zip(arrays, orders, strict=True)
     ]
-    coefficients = coefficients.reshape([sizes[x] for x in own])  # without axes of length 1
     where = np.argwhere(coefficients)
     results: dict[tuple[int, ...], Any] = defaultdict(lambda: defaultdict(list))
     for index in where:
@@ -135,6 +143,43 @@ def unroll(
     first = step.output[: len(kept)] == kept
     stacked = jnp.stack(parts, axis=0 if first else -1)
     return stacked.reshape([sizes[x] for x in step.output])
+
+
+def _terms(coefficients: np.ndarray, own: Labels, kept: Labels, orders: Sequence[Labels]) -> Terms:
+    """The sum that a constant stands for, components numbered in the constant's order of axes."""
+    where = dict(zip(own, np.nonzero(coefficients), strict=True))
+    sizes = dict(zip(own, coefficients.shape, strict=True))
+
+    def numbered(labels: Labels) -> list[int]:
+        number = np.zeros(np.count_nonzero(coefficients), int)
+        for x in labels:
+            number = number * sizes[x] + where[x]
+        return number.tolist()
+
+    index = [numbered(tuple(x for x in own if x in order)) for order in (kept, *orders)]
+    values = coefficients[tuple(where.values())].tolist()
+    return Terms(volume(kept, sizes), tuple(zip(*index, strict=True)), tuple(values))
+
+
+def _in_groups(
+    step: "Step",
+    arrays: Sequence[jax.Array],
+    terms: Terms,
+    kept: Labels,
+    sizes: Mapping[str, int],
+) -> jax.Array:
+    batch, own = step.batch, step.orders[-1]
+    shape = [sizes[x] for x in batch]
+    flat = []
+    for array, order in zip(arrays, step.orders[:-1], strict=True):
+        mine = tuple(x for x in own if x in order)
+        held = tuple(x for x in batch if x in order)
+        turned = array.transpose([order.index(x) for x in (*mine, *held)])
+        rows = turned.reshape(volume(mine, sizes), *turned.shape[len(mine) :])
+        spread = (0, *(1 + batch.index(x) for x in held))
+        flat.append(lax.broadcast_in_dim(rows, (rows.shape[0], *shape), spread))
+    value = sum_of_products(flat, terms).reshape([sizes[x] for x in (*kept, *batch)])
+    return value.transpose([(*kept, *batch).index(x) for x in step.output])
 
 
 def _rows(

@@ -1,11 +1,14 @@
 """Operands known while planning: dense, sparse, and copy tensors."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from tensornet.planner import Plan, contract, plan
+from tensornet.planner.cost import shipped_rates
 
 
 def sparse_tensor(shape, nonzeros, seed=0):
@@ -51,6 +54,65 @@ def test_sparse_constants_are_written_out(expression, position, shapes):
     )(arrays)
     for a, b in zip(got, expected, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("expression", "position", "shapes"),
+    [
+        ("ni,nj,ijk->nk", 2, [(30, 9), (30, 8)]),
+        ("in,ijk,jmn->kmn", 1, [(9, 20), (8, 3, 20)]),
+        ("ni,ijk->njk", 1, [(60, 9)]),
+        ("ni,nj,nk,ijk->n", 3, [(20, 9), (20, 8), (20, 7)]),
+    ],
+)
+@pytest.mark.usefixtures("x64")
+def test_many_coefficients_are_summed_in_groups(expression, position, shapes):
+    coefficients = sparse_tensor((9, 8, 7), 170)
+    arrays = draws(shapes)
+    rates = dataclasses.replace(shipped_rates("cpu"), vector=1e15)  # whatever it costs
+    constants = {position: coefficients}
+    made = plan(expression, *shapes, constants=constants, dtype="float64", rates=rates)
+    assert any(step.how == "unroll" for step in made.steps)
+
+    def dense(*xs):
+        full = [*xs[:position], jnp.asarray(coefficients), *xs[position:]]
+        return jnp.einsum(expression, *full, precision="highest")
+
+    np.testing.assert_allclose(made(*arrays), dense(*arrays), atol=1e-12)
+    text = str(jax.make_jaxpr(made)(*arrays))
+    assert "sum_of_row_products" in text
+    assert len(text) < 40_000
+    tangents = draws([s[::-1] for s in shapes])
+    tangents = [t.reshape(s) for t, s in zip(tangents, shapes, strict=True)]
+    got, expected = (jax.jvp(f, arrays, tangents)[1] for f in (made, dense))
+    np.testing.assert_allclose(got, expected, atol=1e-12)
+
+    def pulled(f):  # its derivative holds the sum's derivatives of second order
+        def slope(*xs):
+            return jnp.sum(jax.grad(lambda *ys: jnp.sum(jnp.sin(f(*ys))))(*xs) ** 2)
+
+        return jax.grad(slope, tuple(range(len(arrays))))(*arrays)
+
+    for a, b in zip(pulled(made), pulled(dense), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-9)
+    many = [jnp.stack([x, 2 * x]) for x in arrays[:1]]
+    got, expected = (
+        jax.vmap(f, (0, *[None] * (len(arrays) - 1)))(*many, *arrays[1:]) for f in (made, dense)
+    )
+    np.testing.assert_allclose(got, expected, atol=1e-12)
+
+
+def test_sums_in_groups_leave_shards_where_they_are():
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:4]), ("d",))
+    place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("d", None))
+    coefficients = sparse_tensor((9, 8, 7), 170).astype("float32")
+    rates = dataclasses.replace(shipped_rates("cpu"), vector=1e15)
+    made = plan("ni,nj,ijk->nk", (64, 9), (64, 8), constants={2: coefficients}, rates=rates)
+    x, y = (jax.device_put(v.astype(jnp.float32), place) for v in draws([(64, 9), (64, 8)]))
+    text = jax.jit(made).lower(x, y).compile().as_text()
+    assert "all-gather" not in text
+    expected = np.einsum("ni,nj,ijk->nk", x, y, coefficients)
+    np.testing.assert_allclose(made(x, y), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("shape", [(1, 5, 4), (6, 1, 4), (6, 5, 1)])
