@@ -1,6 +1,7 @@
 """Learned preconditioners whose weights come with the package."""
 
 from pathlib import Path
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -8,15 +9,17 @@ import jax.numpy as jnp
 
 from tensornet.io import Header, load
 
+from .conjugate_direction import ConjugateDirection
 from .graph_cholesky import GraphCholesky
 from .graph_inverse import GraphApproximateInverse
 from .learned import Learned
 
 PRETRAINED = ("inverse-diffusion-2d", "cholesky-diffusion-2d")
+PRETRAINED_DIRECTIONS = ("direction-poisson-3d",)
 VERSION = 1
 _FOLDER = Path(__file__).resolve().parent / "weights"
-_KINDS: dict[str, type[Learned]] = {
-    kind.__name__: kind for kind in (GraphApproximateInverse, GraphCholesky)
+_KINDS: dict[str, Any] = {
+    kind.__name__: kind for kind in (GraphApproximateInverse, GraphCholesky, ConjugateDirection)
 }
 
 
@@ -38,7 +41,25 @@ def pretrained(name: str) -> Learned:
     return load(_FOLDER / f"{name}.gauntax", make=_build, version=VERSION)
 
 
-def _build(header: Header) -> Learned:
+def pretrained_direction(name: str) -> ConjugateDirection:
+    """Return a trained direction network, to be put on a grid (`on`) and used by `flexible_cg`.
+
+    That of `"direction-poisson-3d"` was trained for -Laplace on 32^3 points with boxes among
+    them, by `examples/train_direction.py`.
+
+    Args:
+        name: one of `PRETRAINED_DIRECTIONS`.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if name not in PRETRAINED_DIRECTIONS:
+        known = ", ".join(PRETRAINED_DIRECTIONS)
+        raise ValueError(f"name: expected one of {known}, got {name!r}")
+    return load(_FOLDER / f"{name}.gauntax", make=_build, version=VERSION)
+
+
+def _build(header: Header) -> Any:
     options = header.hyperparameters["options"]
     found = eqx.filter_eval_shape(lambda: _KINDS[header.kind](**options))
     # Weights are in single precision, whatever is the default.

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from ..sparse import Stencil
+from ..sparse.matrix import spread
 from .problem import Problem
 
 
@@ -24,6 +25,18 @@ def poisson_stencil(grid: Sequence[int]) -> Stencil:
 def poisson(grid: Sequence[int]) -> Problem:
     """Return -Laplace by second differences of step 1 on a grid of any dimension."""
     return diffusion(np.ones([n + 1 for n in grid]), name=f"Poisson {_times(grid)}")
+
+
+def poisson_around(free: Float[Array, "*grid"], x: Float[Array, "n *many"]) -> Array:
+    """Return A x for -Laplace among the free points of a grid, zero on obstacles and around it.
+
+    Args:
+        free: 1 where there is an unknown, 0 in obstacles, whose rows are the identity's.
+        x: a vector of the grid's points, or one a column.
+    """
+    mask = spread(free.ravel().astype(x.dtype), x)
+    inside = poisson_stencil(free.shape).astype(x.dtype).mv(mask * x)
+    return mask * inside + (1 - mask) * x
 
 
 def diffusion(coefficient: Float[np.ndarray, "..."], *, name: str = "diffusion") -> Problem:

@@ -1,14 +1,24 @@
 """The weights that come with the package, on a mesh of a geometry and a seed never trained on."""
 
+import functools
 import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from solvers import Status, pcg
-from solvers.preconditioners import PRETRAINED, Jacobi, pretrained, pretrained_models
+from solvers import Status, flexible_cg, pcg
+from solvers.preconditioners import (
+    PRETRAINED,
+    PRETRAINED_DIRECTIONS,
+    Jacobi,
+    pretrained,
+    pretrained_direction,
+    pretrained_models,
+)
+from solvers.problems import balls, poisson_around
 from solvers.sparse import from_scipy
 from tensornet.io import read_header
 
@@ -38,17 +48,31 @@ def test_shipped_models_halve_the_iterations_of_jacobi(fem, x64):  # noqa: ARG00
         assert np.linalg.norm(problem.matrix @ found.value - b) <= 1e-8 * np.linalg.norm(b)
 
 
+def test_shipped_direction_saves_most_iterations_around_obstacles_of_another_shape(x64):  # noqa: ARG001
+    free = jnp.asarray(balls((16, 16, 16), 3, 1001))
+    b = np.random.default_rng(1).normal(size=free.size) * np.asarray(free, np.float64).ravel()
+    product = functools.partial(poisson_around, free)
+    model = pretrained_direction(PRETRAINED_DIRECTIONS[0]).on(free)
+    found, plain = flexible_cg(product, b, model), flexible_cg(product, b)
+    assert found.status == Status.converged
+    assert np.linalg.norm(product(found.value) - b) <= 1e-8 * np.linalg.norm(b)
+    assert 2 * int(found.iterations) < int(plain.iterations)
+
+
 def test_files_are_small_and_say_what_they_are():
     files = sorted((Path(pretrained_models.__file__).parent / "weights").iterdir())
-    assert [file.stem for file in files] == sorted(PRETRAINED)
+    assert [file.stem for file in files] == sorted(PRETRAINED + PRETRAINED_DIRECTIONS)
     assert sum(file.stat().st_size for file in files) < 300_000
     for file in files:
         header = read_header(file)
         assert header.version == pretrained_models.VERSION
-        assert header.kind == type(pretrained(file.stem)).__name__
+        make = pretrained if file.stem in PRETRAINED else pretrained_direction
+        assert header.kind == type(make(file.stem)).__name__
         assert header.hyperparameters["steps"] > 100
     with pytest.raises(ValueError, match=r"name: expected one of inverse-diffusion-2d, .* 'heat'"):
         pretrained("heat")
+    with pytest.raises(ValueError, match="name: expected one of direction-poisson-3d, got 'heat'"):
+        pretrained_direction("heat")
 
 
 @pytest.mark.skipif(not EXAMPLES.is_dir(), reason="the examples lie only in the checkout")
@@ -64,4 +88,17 @@ def test_the_command_that_made_them_makes_files_that_load(fem, tmp_path, monkeyp
     for ours, theirs in zip(
         jax.tree.leaves(trained.network), jax.tree.leaves(pretrained(name).network), strict=True
     ):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.skipif(not EXAMPLES.is_dir(), reason="the examples lie only in the checkout")
+def test_the_command_that_made_the_direction_makes_a_file_that_loads(tmp_path, monkeypatch):
+    sys.path.append(str(EXAMPLES))
+    import train_direction
+
+    monkeypatch.setattr(pretrained_models, "_FOLDER", tmp_path)
+    path = tmp_path / f"{train_direction.NAME}.gauntax"
+    trained = train_direction.train(path, grid=(4, 4, 4), steps=2, vectors=8)
+    loaded = pretrained_direction(train_direction.NAME)
+    for ours, theirs in zip(jax.tree.leaves(trained), jax.tree.leaves(loaded), strict=True):
         np.testing.assert_array_equal(ours, theirs)
