@@ -119,13 +119,27 @@ class Layouts:
         ):
             time = self.rates.matmul_seconds(nb, *dims, k, turned=turned, itemsize=item)
             if self.gradients:
-                time += self.rates.matmul_seconds(nb, m, k, n, turned=turned, itemsize=item)
-                time += self.rates.matmul_seconds(nb, k, n, m, turned=turned, itemsize=item)
+                time += self._matmul_gradients(nb, *dims, k, turned)
             yield Lowering(
                 "matmul", a2, b2, out, bo, co, seconds + time, flops, moved, copied * item
             )
             if not lo or not ro:
                 break
+
+    def _matmul_gradients(self, b: int, m: int, n: int, k: int, turned: tuple[bool, bool]) -> float:
+        """Seconds of both operands' gradients, each written as its operand is stored.
+
+        What is read in order in the product is read turned in the gradient of the other operand.
+        """
+        first, second = turned
+        ways = (
+            ((k, m, n), (second, True)) if first else ((m, k, n), (False, not second)),
+            ((n, k, m), (True, first)) if second else ((k, n, m), (not first, False)),
+        )
+        return sum(
+            self.rates.matmul_seconds(b, *dims, turned=flags, itemsize=self.itemsize)
+            for dims, flags in ways
+        )
 
     # Outer products -----------------------------------------------------------------------
 
@@ -138,18 +152,24 @@ class Layouts:
         shared = mask_of(a) & mask_of(b)
         left, right = mask_of(a) & ~shared, mask_of(b) & ~shared
         bo, lo, ro = _only(a, shared), _only(a, left), _only(b, right)
-        if shared & ~keep or not lo or not ro or a != bo + lo or b != bo + ro:
+        if shared & ~keep or not lo or not ro:
             return
         size, item, rates = self.volume, self.itemsize, self.rates
         nb, m, n = size(shared), size(left), size(right)
         every, read = nb * m * n, nb * (m + n) * item
         seconds = rates.loop_seconds(every, read, every * item, rate=rates.vector)
+        copied = 0
+        for old, new in ((a, bo + lo), (b, bo + ro)):
+            if old != new:
+                seconds += self.copy_seconds(mask_of(old)) * (1 + self.gradients)
+                copied += size(mask_of(old)) * item
         if self.gradients:
             none = (False, False)
             seconds += rates.matmul_seconds(nb, m, 1, n, turned=none, itemsize=item)
             seconds += rates.matmul_seconds(nb, n, 1, m, turned=none, itemsize=item)
         for out in (bo + lo + ro, bo + ro + lo):
-            yield Lowering("matmul", a, b, out, bo, (), seconds, every, read + every * item, 0)
+            moved = read + every * item + 2 * copied
+            yield Lowering("matmul", bo + lo, bo + ro, out, bo, (), seconds, every, moved, copied)
 
     # Fused loops --------------------------------------------------------------------------
 
