@@ -55,6 +55,34 @@ def test_first_step_is_orthogonal_for_matrices_and_nadams_for_all_else(channels)
     assert found.embedding is None
 
 
+def test_second_step_is_that_of_optax_leaf_by_leaf():
+    model = Potential(SMALL, key=KEY)
+    weights = eqx.filter(model, trained_leaves(model))
+
+    def leaf_by_leaf(weights):
+        def axes(z, own):
+            return z if isinstance(z, optax.MaskedNode) else own
+
+        leaves, structure = jax.tree.flatten(
+            weights, is_leaf=lambda z: isinstance(z, optax.MaskedNode)
+        )
+        known = structure.flatten_up_to(matrix_axes(model_like))
+        return structure.unflatten([axes(*pair) for pair in zip(leaves, known, strict=True)])
+
+    model_like = weights
+    plain = optax.contrib.muon(0.1, muon_weight_dimension_numbers=leaf_by_leaf, consistent_rms=0.2)
+    found = []
+    with jax.numpy_dtype_promotion("standard"):
+        for optimizer in (muon(0.1), plain):
+            state = optimizer.init(weights)
+            for scale in (1.0, -0.3):
+                slopes = jax.tree.map(lambda z, scale=scale: scale * z**2 + z, weights)
+                steps, state = optimizer.update(slopes, state, weights)
+            found.append(jax.tree.leaves(steps))
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
 def test_weights_of_something_else_are_refused():
     with pytest.raises(TypeError, match="weights: expected those of a Potential, got dict"):
         muon(0.1).init({"weights": np.ones((2, 2))})
