@@ -33,12 +33,12 @@ def muon(learning_rate: Any) -> optax.GradientTransformation:
         learning_rate, muon_weight_dimension_numbers=_axes_of_stacks, consistent_rms=_SIZE
     )
 
-    def update(slopes: Any, state: Any, weights: Any = None) -> tuple[Any, Any]:
-        known = None if weights is None else _stacked(weights)
-        made, state = inner.update(_stacked(slopes), state, known)
-        return _apart(made, slopes), state
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        known = None if params is None else _stacked(params)
+        made, state = inner.update(_stacked(updates), state, known)
+        return _apart(made, updates), state
 
-    return optax.GradientTransformation(lambda weights: inner.init(_stacked(weights)), update)
+    return optax.GradientTransformation(lambda params: inner.init(_stacked(params)), update)
 
 
 def matrix_axes(weights: Any) -> Any:
@@ -108,7 +108,7 @@ def _stacked(weights: Any) -> dict[str, Array]:
     return {name: jnp.concatenate(parts) for name, parts in stacks.items()}
 
 
-def _apart(stacks: dict[str, Array], like: Any) -> Any:
+def _apart(stacks: Any, like: Any) -> Any:
     """Return the leaves of a tree from its stacks."""
     leaves, starts = [], dict.fromkeys(stacks, 0)
     for place in _places(like):
@@ -119,7 +119,7 @@ def _apart(stacks: dict[str, Array], like: Any) -> Any:
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
-def _axes_of_stacks(stacks: dict[str, Any]) -> dict[str, Any]:
+def _axes_of_stacks(stacks: Any) -> Any:
     def axes(z: Any) -> Any:
         if isinstance(z, optax.MaskedNode):  # optax asks once more, of the matrices alone
             return z
