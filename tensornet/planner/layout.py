@@ -106,7 +106,9 @@ class Layouts:
         flops = 2 * nb * m * n * k
         moved = (nb * (m * k + k * n + m * n) + 2 * copied) * item
         seconds = sum(
-            self.copy_seconds(mask_of(old)) for old, new in ((a, a2), (b, b2)) if old != new
+            self.copy_seconds(mask_of(old)) * (1 + self.gradients)
+            for old, new in ((a, a2), (b, b2))
+            if old != new
         )
         if spread:
             seconds += self.rates.write_seconds(nb * n * k * item)
@@ -200,17 +202,21 @@ class Layouts:
             written = result * item
             time = self.rates.loop_seconds(every, moved - written, written, rate=rate)
             if self.gradients:
-                time += sum(self._loop_gradient(x, every, written, out, inner) for x in (a, b))
+                time += self._loop_gradient(a, b, every, written, out, inner)
+                time += self._loop_gradient(b, a, every, written, out, inner)
             yield Lowering("loop", a, b, out, (), co, time, flops, moved, 0)
 
-    def _loop_gradient(self, x: Order, every: int, nbytes: int, out: Order, inner: int) -> float:
+    def _loop_gradient(
+        self, x: Order, other: Order, every: int, nbytes: int, out: Order, inner: int
+    ) -> float:
         """Seconds of an operand's gradient: the result's times the other operand, summed."""
         rates, size = self.rates, self.volume(mask_of(x)) * self.itemsize
         summed = mask_of(out) & ~mask_of(x)
         if not summed:
             rate = rates.jump if self._strided(x, out, inner) else rates.vector
         else:
-            rate = rates.column if self._strided(out, out, summed) else rates.jump
+            strided = any(self._strided(order, out, summed) for order in (out, other))
+            rate = rates.column if strided else rates.jump
         return rates.loop_seconds(every, nbytes, size, rate=rate)
 
     def _strided(self, order: Order, out: Order, inner: int) -> bool:
