@@ -96,6 +96,21 @@ def test_flexible_method_takes_what_is_not_linear(x64):  # noqa: ARG001
     assert residual(a, found.value, b) <= 1e-8
 
 
+def test_flexible_method_is_the_iteration_of_kaneda(x64):  # noqa: ARG001
+    """Directions are A-orthogonal to the last two, written out after the paper."""
+    a, b = poisson(), normal(N * N)
+    r, last, norms = b.copy(), [], [np.linalg.norm(b)]
+    for _ in range(20):
+        d = r + 0.3 * np.abs(np.roll(r, 1))
+        for p in last:
+            d = d - (d @ (a @ p)) / (p @ (a @ p)) * p
+        last = [d, *last[:1]]
+        r = r - (d @ r) / (d @ (a @ d)) * (a @ d)
+        norms.append(np.linalg.norm(r))
+    found = flexible_cg(a, b, lambda r: r + 0.3 * jnp.abs(jnp.roll(r, 1)), max_iterations=20)
+    np.testing.assert_allclose(found.residual_history, norms, rtol=1e-6)
+
+
 def test_many_right_hand_sides_each_stop_by_themselves(x64):  # noqa: ARG001
     a = poisson()
     easy = a @ np.ones(N * N)
