@@ -199,11 +199,11 @@ class ConjugateDirection(eqx.Module):
     ) -> Fit:
         """Train on grids of one size, on combinations of Ritz vectors of their matrices.
 
-        The loss is |b - alpha A f(b)|^2 / |b|^2 with the step alpha that is best in A's norm; the
+        The loss is `|b - alpha A f(b)|^2 / |b|^2` with the step alpha that is best in A's norm; the
         lower half of the Ritz vectors weighs nine times as much in b.
 
         Args:
-            matvec: the product A x of a mask (*grid) and a vector (n,), traceable.
+            matvec: the product A x of a mask `[*grid]` and a vector `[n]`, traceable.
             frees: the mask of each matrix.
             key: of all randomness.
             steps: of Adam, its rate falling to zero by a cosine.
