@@ -15,6 +15,7 @@ from solvers.preconditioners.depthwise import coarser, depthwise, finer
 from solvers.preconditioners.ritz import lanczos, ritz_samples
 from solvers.problems import balls, boxes, poisson, poisson_around
 
+pytestmark = pytest.mark.slow
 KEY = jax.random.key(0)
 
 
