@@ -19,7 +19,7 @@ def normal(key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "..."]:
     """
     dtype = jax.dtypes.canonicalize_dtype(float)
     size = math.prod(shape)
-    blocks = [_block(jax.random.fold_in(key, n), dtype) for n in range(-(-size // _BLOCK))]
+    blocks = [_block(jax.random.fold_in(key, n), dtype) for n in range(-(-size // _BLOCK) or 1)]
     flat = jnp.concatenate(blocks) if len(blocks) > 1 else blocks[0]
     return flat[:size].reshape(shape)
 

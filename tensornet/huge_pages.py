@@ -21,11 +21,20 @@ def restart_with_huge_pages() -> None:
     Nothing happens elsewhere than on Linux with glibc 2.35 or later, with huge pages turned off in
     the kernel, or where `GLIBC_TUNABLES` names the setting already.
 
+    Raises:
+        RuntimeError: in an interactive session, or where the commands come from standard input:
+            they cannot be started anew, and nothing is lost.
+
     Source: the GNU C library manual, Memory Allocation Tunables.
     """
     given = os.environ.get("GLIBC_TUNABLES", "")
     if _TUNABLE in given or not _possible():
         return
+    if hasattr(sys, "ps1") or sys.argv[:1] in ([], [""], ["-"]) or not sys.executable:
+        raise RuntimeError(
+            "restart_with_huge_pages: expected a script or module that can be started anew, got an "
+            f"interactive session; set GLIBC_TUNABLES={_TUNABLE}=1 before Python starts"
+        )
     os.environ["GLIBC_TUNABLES"] = f"{given}:{_TUNABLE}=1" if given else f"{_TUNABLE}=1"
     sys.stdout.flush()
     sys.stderr.flush()

@@ -15,7 +15,7 @@ def test_numbers_are_normal_and_independent_across_blocks():
     assert abs(np.corrcoef(drawn)[np.triu_indices(3, 1)]).max() < 0.06
 
 
-@pytest.mark.parametrize("shape", [(), (1,), (4096,), (2, 3, 683)])
+@pytest.mark.parametrize("shape", [(), (0, 3), (1,), (4096,), (2, 3, 683)])
 def test_shape_and_dtype(shape, dtype):
     drawn = normal(jax.random.key(0), shape)
     assert drawn.shape == shape

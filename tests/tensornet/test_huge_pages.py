@@ -59,6 +59,21 @@ def test_other_settings_of_the_c_library_are_kept(tmp_path):
     assert told.split("|")[1] == "glibc.malloc.perturb=7:glibc.malloc.hugetlb=1"
 
 
+@pytest.mark.skipif(not huge_pages._possible(), reason="no huge pages here")
+def test_commands_from_standard_input_are_refused_and_not_lost():
+    environment = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"}
+    found = subprocess.run(
+        [sys.executable, "-"],
+        env=environment,
+        input=COMMAND,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert found.returncode == 1
+    assert "expected a script or module that can be started anew" in found.stderr
+
+
 def test_a_command_that_says_what_it_wants_is_left_alone(tmp_path):
     *starts, told = run(tmp_path, "glibc.malloc.hugetlb=0")
     assert starts == ["started"]
