@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from tensornet import contract
 from tensornet.training import Fit
 from tensornet.training import fit as train
-from tensornet.validation import check_rank
+from tensornet.validation import check_rank, is_traced
 
 from .depthwise import coarser, depthwise, finer
 from .graph_network import numbers
@@ -123,13 +123,17 @@ class ConjugateDirection(eqx.Module):
             raise ValueError(
                 f"free: expected a grid of {self.dimensions} axes, got shape {free.shape}"
             )
+        if not is_traced(free) and not bool(((free == 0) | (free == 1)).all()):
+            raise ValueError(
+                "free: expected 1 where there is an unknown and 0 elsewhere, got others"
+            )
         return free.astype(self.first.dtype)
 
     def on(self, free: Any) -> "ConjugateDirection":
         """Return the same network on another grid, with other obstacles.
 
         Raises:
-            ValueError: a grid of another dimension.
+            ValueError: a grid of another dimension, or other numbers than 0 and 1.
         """
         return eqx.tree_at(lambda m: m.free, self, self._checked(free), is_leaf=lambda x: x is None)
 
@@ -214,8 +218,12 @@ class ConjugateDirection(eqx.Module):
             options: of `tensornet.training.fit` (checkpoints, validation, progress).
 
         Raises:
-            ValueError: no masks, or masks of different shapes.
+            ValueError: no masks, or masks of different shapes; numbers out of their range.
         """
+        for name, count in (("steps", steps), ("samples", samples), ("vectors", vectors)):
+            check_rank(count, name)
+        if not learning_rate > 0:
+            raise ValueError(f"learning_rate: expected above 0, got {learning_rate}")
         masks = [self._checked(free) for free in frees]
         if not masks or len({mask.shape for mask in masks}) > 1:
             shapes = [mask.shape for mask in masks]

@@ -33,7 +33,12 @@ def poisson_around(free: Float[Array, "*grid"], x: Float[Array, "n *many"]) -> A
     Args:
         free: 1 where there is an unknown, 0 in obstacles, whose rows are the identity's.
         x: a vector of the grid's points, or one a column.
+
+    Raises:
+        ValueError: a vector of another length.
     """
+    if x.shape[0] != free.size:
+        raise ValueError(f"x: expected {free.size} rows for the grid, got shape {x.shape}")
     mask = spread(free.ravel().astype(x.dtype), x)
     inside = poisson_stencil(free.shape).astype(x.dtype).mv(mask * x)
     return mask * inside + (1 - mask) * x

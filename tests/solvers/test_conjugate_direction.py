@@ -123,7 +123,20 @@ def test_training_saves_iterations_on_larger_grids_with_other_obstacles():
     assert float(jnp.linalg.norm(rest) / jnp.linalg.norm(b)) <= 1.01e-4
 
 
+def fitted(**options):
+    masks = [np.ones((4, 4), np.float32)]
+    return ConjugateDirection(dimensions=2).fit(poisson_around, masks, key=KEY, **options)
+
+
 BAD = [
+    (lambda: ConjugateDirection(np.full((4, 4), np.nan), dimensions=2), "free: expected 1 where"),
+    (lambda: ConjugateDirection(dimensions=2).on(np.full((4, 4), 0.5)), "free: expected 1 where"),
+    (lambda: fitted(vectors=0), "vectors: expected at least 1, got 0"),
+    (lambda: fitted(steps=0), "steps: expected at least 1, got 0"),
+    (lambda: fitted(learning_rate=-1.0), "learning_rate: expected above 0, got -1.0"),
+    (lambda: balls((4, 4), -1, 0), "count: expected at least 0, got -1"),
+    (lambda: boxes((0, 4), 1, 0), r"grid: expected points along every axis, got \(0, 4\)"),
+    (lambda: poisson_around(jnp.ones((3, 3)), jnp.ones(8)), "x: expected 9 rows for the grid"),
     (lambda: ConjugateDirection(dimensions=4), "dimensions: expected 2 or 3, got 4"),
     (lambda: ConjugateDirection(np.ones(4)), r"free: expected a grid of 3 axes.* \(4,\)"),
     (lambda: ConjugateDirection(channels=0), "channels: expected at least 1"),
