@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from .plan import Plan, Step
 
 Sizes = Mapping[str, int]
+_EXACT = lax.Precision.HIGHEST
+# Sums over leading axes of more entries than this take XLA 10 to 80 times as long on a CPU.
+_LONG_ROW = 16384
 
 
 def run(plan: "Plan", arguments: Sequence[jax.Array], *, strip_exponent: bool, merge: bool) -> Any:
@@ -82,7 +85,7 @@ def run_step(
     )
     if step.how == "matmul":
         return _matmul(x, y, step, sizes, lax.Precision[precision], merge)
-    return _loop(x, y, step, sizes)
+    return _loop(x, y, step, sizes, merge)
 
 
 def is_sharded(arrays: Sequence[jax.Array]) -> bool:
@@ -155,7 +158,7 @@ def _sum(array: jax.Array, axes: list[int]) -> jax.Array:
         n = math.prod(array.shape[:lead])
         ones = jnp.ones((n,), array.dtype)
         flat = array.reshape(n, -1)
-        array = lax.dot(ones, flat, precision=lax.Precision.HIGHEST).reshape(array.shape[lead:])
+        array = lax.dot(ones, flat, precision=_EXACT).reshape(array.shape[lead:])
         axes = [i - lead for i in axes if i >= lead]
     return jnp.sum(array, axis=tuple(axes), dtype=array.dtype) if axes else array
 
@@ -216,7 +219,7 @@ def _merged(
     return array.reshape(*shape[:nb], *middle), (nb + len(outer) if first else nb,)
 
 
-def _loop(x: jax.Array, y: jax.Array, step: "Step", sizes: Sizes) -> jax.Array:
+def _loop(x: jax.Array, y: jax.Array, step: "Step", sizes: Sizes, merge: bool) -> jax.Array:
     """Multiply with broadcasting and sum: XLA fuses this into one loop."""
     larger = max(step.orders, key=lambda order: volume(order, sizes))
     joint = list(step.output)
@@ -229,10 +232,30 @@ def _loop(x: jax.Array, y: jax.Array, step: "Step", sizes: Sizes) -> jax.Array:
     def spread(array: jax.Array, order: Labels) -> jax.Array:
         wanted = tuple(label for label in joint if label in order)
         axes = [joint.index(label) for label in wanted]
-        return lax.broadcast_in_dim(_arrange(array, order, wanted), shape, axes)
+        repeat = _broadcast if merge else lax.broadcast_in_dim
+        return repeat(_arrange(array, order, wanted), shape, axes)
 
     value = spread(x, step.orders[0]) * spread(y, step.orders[1])
     if step.contracted:
-        axes = tuple(joint.index(label) for label in step.contracted)
-        value = jnp.sum(value, axis=axes, dtype=value.dtype)
+        axes = [joint.index(label) for label in step.contracted]
+        lead = next(i for i in range(len(joint) + 1) if i not in axes)
+        if merge and math.prod(shape[lead:]) > _LONG_ROW:
+            return _sum(value, axes)
+        value = jnp.sum(value, axis=tuple(axes), dtype=value.dtype)
     return value
+
+
+def _broadcast(array: jax.Array, shape: list[int], axes: list[int]) -> jax.Array:
+    """Repeat an array along the axes of `shape` that it lacks.
+
+    Leading ones before long rows as a product with ones: XLA folds that into the loop it is, and
+    its gradient is a product as well, where it would be one of the sums that take so long.
+    """
+    lead = axes[0] if axes else 0
+    row = math.prod(shape[lead:])
+    if not lead or row <= _LONG_ROW:
+        return lax.broadcast_in_dim(array, shape, axes)
+    rest = lax.broadcast_in_dim(array, shape[lead:], [i - lead for i in axes])
+    ones = jnp.ones((math.prod(shape[:lead]),), array.dtype)
+    value = lax.dot_general(ones, rest.reshape(-1), (((), ()), ((), ())), precision=_EXACT)
+    return value.reshape(shape)

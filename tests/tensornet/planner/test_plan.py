@@ -181,3 +181,38 @@ def test_outer_products_multiply_forward_and_have_matrix_products_as_gradients()
     dx, dy = pulled_back(x, y, z)
     np.testing.assert_allclose(dx, np.einsum("bcij,bcj->bci", z, y), rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(dy, np.einsum("bcij,bci->bcj", z, x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("expression", "shapes", "sums"),
+    [
+        ("brxy,rxy->brxy", [(3, 4, 70, 70), (4, 70, 70)], 0),
+        ("rxy,brxy->brxy", [(4, 70, 70), (3, 4, 70, 70)], 0),
+        ("brxy,brxy->rxy", [(3, 4, 70, 70), (3, 4, 70, 70)], 0),
+        ("brx,bx->brx", [(3, 4, 5000), (3, 5000)], 1),  # no leading axis: XLA sums rows
+    ],
+)
+def test_long_rows_are_added_by_products_with_ones(expression, shapes, sums):
+    made = plan(expression, *shapes, dtype="float32")
+    rng = np.random.default_rng(0)
+    first, second, output = expression.replace("->", ",").split(",")
+    sizes = made.network.sizes
+    x, y, z = (
+        jnp.asarray(rng.normal(size=s), "float32") for s in (*shapes, [sizes[n] for n in output])
+    )
+
+    def value_and_gradients(x, y, z):
+        value, pull = jax.vjp(made, x, y)
+        return value, pull(z)
+
+    text = str(jax.make_jaxpr(value_and_gradients)(x, y, z))
+    assert text.count("reduce_sum") == sums
+    value, gradients = value_and_gradients(x, y, z)
+    np.testing.assert_allclose(value, np.einsum(expression, x, y), rtol=1e-5, atol=1e-5)
+    dx, dy = gradients
+    expected = np.einsum(f"{output},{second}->{first}", z, y)
+    np.testing.assert_allclose(dx, expected, rtol=1e-5, atol=1e-5)
+    expected = np.einsum(f"{output},{first}->{second}", z, x)
+    np.testing.assert_allclose(dy, expected, rtol=1e-5, atol=1e-5)
+    tangent = jax.jvp(lambda x: made(x, y), (x,), (x,))[1]
+    np.testing.assert_allclose(tangent, value, rtol=1e-6)
