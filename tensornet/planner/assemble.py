@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .cost import Rates
-from .layout import Layouts
+from .layout import Layouts, staying
 from .network import Labels, Network, volume
 from .plan import Step
 from .search import EXACT_OPERANDS, Entry, Search, Tree, outside_trees, tree_of
@@ -78,7 +78,11 @@ class Assembly:
         seconds = (
             self.rates.loop_seconds(read / self.itemsize, read, written, rate=self.rates.vector)
             if summed
-            else self.rates.copy_seconds(written)
+            else self.rates.copy_seconds(
+                written,
+                self.nbytes(tuple(x for x in term[staying(term, output) :] if x in output)),
+                rows=term[-1] == output[-1],
+            )
         )
         flops = read // self.itemsize if summed else 0
         return self.add(

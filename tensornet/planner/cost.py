@@ -26,13 +26,13 @@ class Rates:
         product: seconds every matrix product of a batch costs at least.
         vector: multiply-adds per second of an elementwise loop, fused or not.
         jump: the same where an operand is not read in order.
-        column: the same where the loop also sums, and jumps through the larger operand.
+        column: the same where the loop also sums, and writes across the order it reads in.
         bandwidth: bytes per second of reading memory in order.
         write: bytes per second of writing a small result.
         fresh: bytes of a result at which writing it takes twice as long: larger ones leave the
             caches, then need memory that the system has to hand out first.
-        strided: bytes per second of a transposed copy.
-        cache: bytes within which a stride costs nothing.
+        strided: bytes per second of a transposed copy that strides through more than the caches.
+        cache: bytes within which a stride costs little.
         overhead: seconds every step costs at least.
     """
 
@@ -83,31 +83,40 @@ class Rates:
         busy = max(iterations / rate, nbytes / self.bandwidth)
         return busy + self.write_seconds(written) + self.overhead
 
-    def copy_seconds(self, nbytes: float | int) -> float:
-        """Seconds of a transposed copy of `nbytes`."""
-        rate = self.strided if nbytes > self.cache else self.bandwidth / 4
+    def copy_seconds(self, nbytes: float | int, stride: float | int, *, rows: bool) -> float:
+        """Seconds of a transposed copy of `nbytes`.
+
+        Args:
+            nbytes: read and written.
+            stride: bytes of the blocks inside which entries move.
+            rows: the last axis stays, so that whole rows move.
+        """
+        if rows:
+            rate = self.bandwidth / 2
+        else:
+            rate = self.strided if stride > self.cache else self.bandwidth / 3
         return nbytes / rate + self.write_seconds(nbytes) + self.overhead
 
 
 # Two cores of an EPYC server, jax 0.10.2: fitted to measurements (see docs/planner.md).
 CPU = Rates(
     device="cpu",
-    matmul=9.8e10,
-    batched=5.7e10,
+    matmul=9.6e10,
+    batched=8e10,
     double=2.0,
-    half=(20.0, 10.0, 2.5),
-    turned=(5.5e9, 4e10),
-    batched_turned=(3.7e9, 6.4e9),
-    product=3e-8,
-    vector=3e9,
-    jump=9e8,
-    column=7e7,
+    half=(15.0, 17.0, 2.5),
+    turned=(8.6e9, 2.3e10),
+    batched_turned=(9.9e8, 6.8e9),
+    product=1e-8,
+    vector=4.4e9,
+    jump=6.7e8,
+    column=4.3e8,
     bandwidth=1.9e10,
-    write=4.2e10,
-    fresh=6.3e6,
-    strided=1.6e9,
+    write=6e10,
+    fresh=1.1e7,
+    strided=5.6e9,
     cache=2e6,
-    overhead=1e-5,
+    overhead=1.4e-5,
 )
 # An H100-class accelerator with full float32 products: a guess from its data sheet, not measured.
 GPU = Rates(

@@ -68,9 +68,16 @@ class Layouts:
             self._memo[key] = found
         return found
 
-    def copy_seconds(self, mask: int) -> float:
-        """Seconds of changing the axis order of a tensor."""
-        return self.rates.copy_seconds(self.volume(mask) * self.itemsize)
+    def copy_seconds(self, old: Order, new: Order) -> float:
+        """Seconds of bringing a tensor from one axis order to another."""
+        lead = staying(old, new)
+        nbytes, stride = (self.volume(mask_of(axes)) * self.itemsize for axes in (old, old[lead:]))
+        return self.rates.copy_seconds(nbytes, stride, rows=old[-1] == new[-1])
+
+    def dearest_copy(self, mask: int) -> float:
+        """Seconds that no copy of a tensor exceeds."""
+        nbytes = self.volume(mask) * self.itemsize
+        return self.rates.copy_seconds(nbytes, nbytes, rows=False)
 
     # Matrix products ----------------------------------------------------------------------
 
@@ -106,7 +113,7 @@ class Layouts:
         flops = 2 * nb * m * n * k
         moved = (nb * (m * k + k * n + m * n) + 2 * copied) * item
         seconds = sum(
-            self.copy_seconds(mask_of(old)) * (1 + self.gradients)
+            self.copy_seconds(old, new) * (1 + 2 * self.gradients)
             for old, new in ((a, a2), (b, b2))
             if old != new
         )
@@ -163,7 +170,7 @@ class Layouts:
         copied = 0
         for old, new in ((a, bo + lo), (b, bo + ro)):
             if old != new:
-                seconds += self.copy_seconds(mask_of(old)) * (1 + self.gradients)
+                seconds += self.copy_seconds(old, new) * (1 + 2 * self.gradients)
                 copied += size(mask_of(old)) * item
         if self.gradients:
             none = (False, False)
@@ -227,6 +234,12 @@ class Layouts:
         if inner:
             return not inner >> order[-1] & 1
         return bool(order and out) and order[-1] != out[-1] and out[-1] in order
+
+
+def staying(old: Sequence, new: Sequence) -> int:
+    """How many leading axes two orders have in common."""
+    pairs = enumerate(zip(old, new, strict=False))
+    return next((n for n, (x, y) in pairs if x != y), min(len(old), len(new)))
 
 
 def mask_of(order: Sequence[int]) -> int:

@@ -127,7 +127,7 @@ class Search:
         """All products of pairs of entries: the best of each axis order, cheapest first."""
         keep, best = self.keep(operands), {}
         by_seconds = self.objective == "seconds"
-        copy, worst = self.layouts.copy_seconds(keep), math.inf
+        copy, worst = self.layouts.dearest_copy(keep), math.inf
         for xs, ys in pairs:
             least = self._least(xs[0].operands, ys[0].operands) if by_seconds else 0.0
             for x in xs:
@@ -170,11 +170,11 @@ class Search:
 
     def finish(self, entries: list[Entry]) -> list[Entry]:
         """Rank complete entries with the copy that brings them to the output's axis order."""
-        copy = self.layouts.copy_seconds(mask_of(self.output))
         size = self.layouts.volume(mask_of(self.output)) * self.layouts.itemsize
 
         def cost(e: Entry) -> tuple[Any, ...]:
-            extra = copy * (e.order != self.output)
+            moved = e.order != self.output
+            extra = self.layouts.copy_seconds(e.order, self.output) if moved else 0.0
             first = e.cost[0]
             if self.objective == "seconds":
                 first += extra
