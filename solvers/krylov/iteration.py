@@ -212,7 +212,9 @@ def _turn(s: State, z: Array, stepped: Array, restart: Array) -> State:
         failed = rho
     else:
         along = dot_each(s.window.images, z) / s.window.curvatures
-        p = z - jnp.sum(jnp.expand_dims(along, 1) * s.window.directions, axis=0)
+        p = z
+        for a, direction in zip(along, s.window.directions, strict=True):
+            p = p - rows(a, z) * direction
         size = dot(p, p)
         failed = jnp.abs(dot(p, s.r))  # of either sign: the step's length has it too
     number = s.code
