@@ -4,11 +4,13 @@ One loop over the grid, all neighbours read in it: twenty times faster on a CPU 
 convolution, whose channels are here mixed by a product apart.
 """
 
+import functools
 import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental.xla_metadata import set_xla_metadata
 from jaxtyping import Array, Float
 
 
@@ -26,12 +28,30 @@ def depthwise(
 
 
 def _sum(weights: Array, h: Array) -> Array:
-    # The barriers keep XLA from working out what is read once for each of its readers.
-    padded = jax.lax.optimization_barrier(_padded(h))
-    total = jnp.zeros_like(h)
-    for k, step in enumerate(itertools.product(range(3), repeat=h.ndim - 2)):
-        window = (..., *(slice(s, s + n) for s, n in zip(step, h.shape[2:], strict=True)))
-        total = total + jnp.expand_dims(weights[:, k], range(1, h.ndim)) * padded[window]
+    return jax.lax.platform_dependent(
+        weights, h, cpu=_in_calls, default=lambda weights, h: _taps(weights, _around(h))
+    )
+
+
+def _in_calls(weights: Array, h: Array) -> Array:
+    # XLA would work out on a CPU what is read here, and what is made, once for each of its
+    # readers; calls that are not inlined keep them apart.
+    with set_xla_metadata(inlineable="false"):
+        return _taps(weights, _around(h))
+
+
+@jax.jit
+def _around(h: Array) -> Array:
+    return jax.lax.optimization_barrier(_padded(h))
+
+
+@jax.jit
+def _taps(weights: Array, padded: Array) -> Array:
+    shape = tuple(n - 2 for n in padded.shape[2:])
+    total = jnp.zeros((*padded.shape[:2], *shape), padded.dtype)
+    for k, step in enumerate(itertools.product(range(3), repeat=len(shape))):
+        window = (..., *(slice(s, s + n) for s, n in zip(step, shape, strict=True)))
+        total = total + jnp.expand_dims(weights[:, k], range(1, padded.ndim)) * padded[window]
     return jax.lax.optimization_barrier(total)
 
 
@@ -66,9 +86,10 @@ def coarser(h: Float[Array, "channels many *grid"]) -> Float[Array, "channels ma
     odd = [n % 2 for n in h.shape[2:]]
     if any(odd):
         h = jnp.pad(h, [(0, 0), (0, 0)] + [(0, n) for n in odd])
-    pairs = [size for n in h.shape[2:] for size in (n // 2, 2)]
-    axes = tuple(range(3, 2 + len(pairs), 2))
-    return jnp.mean(h.reshape(*h.shape[:2], *pairs), axis=axes)
+    # Eight reads in one loop take a fifth of the time of XLA's sum over short axes.
+    corners = itertools.product(range(2), repeat=h.ndim - 2)
+    parts = [h[(..., *(slice(first, None, 2) for first in corner))] for corner in corners]
+    return functools.reduce(jnp.add, parts) / len(parts)
 
 
 def finer(h: Float[Array, "channels many *half"], grid: tuple[int, ...]) -> Array:
