@@ -91,10 +91,9 @@ class Rates:
             stride: bytes of the blocks inside which entries move.
             rows: the last axis stays, so that whole rows move.
         """
-        if rows:
-            rate = self.bandwidth / 2
-        else:
-            rate = self.strided if stride > self.cache else self.bandwidth / 3
+        rate = self.strided
+        if rows or stride <= self.cache:
+            rate = max(self.bandwidth / (2 if rows else 3), rate)
         return nbytes / rate + self.write_seconds(nbytes) + self.overhead
 
 
