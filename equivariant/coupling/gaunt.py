@@ -44,26 +44,46 @@ class GauntGrid(GauntProducts):
 
 @lru_cache(maxsize=64)
 def _space(irreps: Irreps, *, half: bool) -> Space:
-    """Return values at the points, or at one of each two opposite ones, which is half of them."""
-    points = grid(sum(max(ir.l for _, ir in each) for each in irreps))
-    size = len(points.weights) // (2 if half else 1)
-    out = analysis(irreps[2], points).T[:size] * (2 if half else 1)
+    """Return values at the points, or at one of each two opposite ones, which is half of them.
+
+    The bracket of polynomials is one of a degree less than their product, so it needs fewer points.
+    """
+    degree = sum(max(ir.l for _, ir in each) for each in irreps)
+    grids = [grid(degree), grid(max(degree - 1, 0))]
+    sizes = [len(points.weights) // (2 if half else 1) for points in grids]
+    first, second = (_components(own, grids, sizes) for own in irreps[:2])
+    out = [
+        analysis(irreps[2], points).T[:size] * (2 if half else 1)
+        for points, size in zip(grids, sizes, strict=True)
+    ]
     return Space(
-        components(irreps[0], points)[..., :size],
-        components(irreps[1], points)[..., :size],
-        out,
+        first,
+        second,
+        out if grids[0] is not grids[1] else [out[0], out[0]],
         enter=lambda f, _: f,
         multiply=lambda f, g, _: f * g,
         leave=lambda h: h,
-        price=pointwise(size),
+        price=pointwise(*sizes),
     )
 
 
-def pointwise(size: int) -> Callable[[Use, float | int, float | int, float | int], Work]:
+def _components(irreps: e3nn.Irreps, grids: list[Grid], sizes: list[int]) -> list[np.ndarray]:
+    values, tangents = (components(irreps, points) for points in grids)
+    return [values[0][:, : sizes[0]], *tangents[1:, :, : sizes[1]]]
+
+
+def pointwise(
+    values: int, tangents: int
+) -> Callable[[Use, bool, float | int, float | int, float | int], Work]:
     """Return what products at so many points cost (see `Space`)."""
-    return lambda use, entering, products, leaving: use.loop(
-        2 * size * products, size * (entering + leaving)
-    )
+
+    def price(
+        use: Use, tangent: bool, entering: float | int, products: float | int, leaving: float | int
+    ) -> Work:
+        size = tangents if tangent else values
+        return use.loop(2 * size * products, size * (entering + leaving))
+
+    return price
 
 
 def components(irreps: e3nn.Irreps, points: Grid) -> np.ndarray:

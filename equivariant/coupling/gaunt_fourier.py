@@ -55,11 +55,29 @@ def _planes(f: Array, degree: int) -> Array:
 def _matrices(irreps: Irreps) -> Space:
     """Return samples on half the torus, which is once the sphere: all orders of the other half.
 
-    There are rings of l1 + l2 + l3 + 1 samples at beta = 2 pi b / B, and the pole. Series of degree
-    l1 + l2 in beta need B = 2 (l1 + l2) + 1.
+    There are rings of T + l3 + 1 samples at beta = 2 pi b / B, and the pole. Products, series of
+    degree T = l1 + l2 in beta, need B = 2 T + 1; brackets have a degree less.
     """
-    l1, l2, l3 = _degrees(irreps)
-    top, turn = l1 + l2, l1 + l2 + l3 + 1
+    l1, l2, _ = _degrees(irreps)
+    values, tangents = (_places(irreps, top) for top in (l1 + l2, max(l1 + l2 - 1, 0)))
+    first, second = (
+        [components(each, values[0])[0], *components(each, tangents[0])[1:]] for each in irreps[:2]
+    )
+    return Space(
+        first,
+        second,
+        [values[1], tangents[1]],
+        enter=lambda f, _: f,
+        multiply=lambda f, g, _: f * g,
+        leave=lambda h: h,
+        price=pointwise(*(len(out) for _, out in (values, tangents))),
+    )
+
+
+def _places(irreps: Irreps, top: int) -> tuple[Grid, np.ndarray]:
+    """Return samples and the way back from there, for products of degree `top`."""
+    *_, l3 = _degrees(irreps)
+    turn = top + l3 + 1
     alpha = 2 * np.pi * np.arange(turn) / turn
     beta = 2 * np.pi * np.arange(1, top + 1) / (2 * top + 1)
     b, a = (part.ravel() for part in np.meshgrid(beta, alpha, indexing="ij"))
@@ -73,16 +91,7 @@ def _matrices(irreps: Irreps) -> Space:
     series = 1j**v * np.exp(-1j * v * a) * mirrored / (turn * (2 * top + 1))
     series[..., 0] = np.where(v[..., 0] == 0, 1 / (2 * top + 1), 0)
     planes = np.stack([series.real, series.imag]).reshape(-1, len(b))
-    out = planes.T @ from_torus(irreps[2], top).dense
-    return Space(
-        components(irreps[0], places),
-        components(irreps[1], places),
-        out,
-        enter=lambda f, _: f,
-        multiply=lambda f, g, _: f * g,
-        leave=lambda h: h,
-        price=pointwise(len(b)),
-    )
+    return places, planes.T @ from_torus(irreps[2], top).dense
 
 
 @lru_cache(maxsize=64)
@@ -95,7 +104,9 @@ def _convolving(irreps: Irreps) -> Space:
         made = convolve(_planes(f, l1), _planes(g, l2), l3, tangent=tangent)
         return made.reshape(*batch, -1)
 
-    def price(use: Use, entering: float | int, products: float | int, leaving: float | int) -> Work:
+    def price(
+        use: Use, _: bool, entering: float | int, products: float | int, leaving: float | int
+    ) -> Work:
         width, height = (2 * l1 + 1) * (2 * l2 + 1), (2 * l1 + 1) * (2 * l2 + 1)
         moved = 2 * (2 * l1 + 1) ** 2 * entering + 8 * width * height * products
         return use.loop(8 * width * height * products, moved + 2 * leaving)
@@ -116,7 +127,9 @@ def _sampling(irreps: Irreps) -> Space:
         found = coefficients(h, l3, l1 + l2)
         return found.reshape(*found.shape[:-3], -1)
 
-    def price(use: Use, entering: float | int, products: float | int, leaving: float | int) -> Work:
+    def price(
+        use: Use, _: bool, entering: float | int, products: float | int, leaving: float | int
+    ) -> Work:
         points, factor = math.prod(shape), 3 if use.gradients else 1
         operations = 2.5 * points * math.log2(points) * (entering + leaving)
         entries = points * (6 * (entering + leaving) + 3 * products)
@@ -130,4 +143,4 @@ def _space(irreps: Irreps, enter: Any, multiply: Any, leave: Any, price: Any) ->
     l1, l2, _ = _degrees(irreps)
     first, second = (to_torus(each).dense for each in irreps[:2])
     out = from_torus(irreps[2], l1 + l2).dense
-    return Space(first, second, out, enter, multiply, leave, price)
+    return Space(first, second, [out, out], enter, multiply, leave, price)

@@ -20,51 +20,71 @@ _JUMP = 8
 class Space(NamedTuple):
     """Where fields are multiplied: Q numbers stand for a function.
 
-    Arrays that `enter` takes are [..., Q], those that `leave` returns [..., Q of the result];
-    between them they are what `multiply` takes and returns.
+    Q may be another for values than for the components of gradients. Arrays that `enter` takes are
+    [..., Q], those that `leave` returns [..., Q of the result]; between them they are what
+    `multiply` takes and returns. Where a function gets a bool, it tells whether arrays are of
+    gradients' components.
 
     Attributes:
-        first, second: from coefficients to components 0, 1, 2 of a field.
-        out: from the values of a function to coefficients.
-        enter: gets an array and whether it is of components 1 or 2.
-        multiply: gets two arrays and whether both are of components 1 or 2.
+        first, second: from coefficients to components 0, 1, 2 of a field, [d, Q] each.
+        out: from what a function is by products of values, and by products of gradients'
+            components, to coefficients, [Q, d] each. The same array where they may be summed.
+        enter: gets an array.
+        multiply: gets two arrays.
         leave: gets a sum of products.
         price: what these three cost, for a number of functions that enter, are multiplied, leave.
     """
 
-    first: Float64[np.ndarray, "components d1 Q1"]
-    second: Float64[np.ndarray, "components d2 Q2"]
-    out: Float64[np.ndarray, "Q d"]
+    first: Sequence[Float64[np.ndarray, "d1 Q1"]]
+    second: Sequence[Float64[np.ndarray, "d2 Q2"]]
+    out: Sequence[Float64[np.ndarray, "Q d"]]
     enter: Callable[[Array, bool], Array]
     multiply: Callable[[Array, Array, bool], Array]
     leave: Callable[[Array], Array]
-    price: Callable[[Use, float, float, float], Work]
+    price: Callable[[Use, bool, float, float, float], Work]
+
+    def kind(self, tangent: bool) -> int:
+        """Return which of `out` is for products of values or of components."""
+        return int(tangent and self.out[1] is not self.out[0])
 
 
 def through(space: Space, fields: Fields, use: Use) -> Program:
     """Return the program that takes both inputs into a space, multiplies there, and returns."""
+    tangent = [fields.first[p.first].component > 0 for p in fields.products]
     first, second = (_entrance(space, fields, side, use) for side in (0, 1))
-    back = _exit(space, fields, use)
-    products = use.rows * sum(len(fields.first[p.first].scale) for p in fields.products)
-    price = space.price(use, first.functions + second.functions, products, back.functions)
+    sums = sorted({(p.out, space.kind(t)) for p, t in zip(fields.products, tangent, strict=True)})
+    back = _exit(space, fields, sums, use)
+    prices = []
+    for t in sorted(set(tangent)):
+        entering = sum(
+            use.batch * use.channels_of(side) * len(field.scale)
+            for side, own in enumerate((fields.first, fields.second))
+            for field in own
+            if (field.component > 0) == t
+        )
+        products = [p for p, own in zip(fields.products, tangent, strict=True) if own == t]
+        made = use.rows * sum(len(fields.first[p.first].scale) for p in products)
+        left = {p.out for p in products if (p.out, space.kind(t)) in sums}
+        leaving = use.rows * sum(len(fields.out[m].scale) for m in left)
+        prices.append(space.price(use, t, entering, made, leaving))
 
     def run(x: Array, y: Array, _: Any) -> Array:
         f, g = first.run(x), second.run(y)
-        sums: dict[int, Array] = {}
-        for p in fields.products:
-            made = space.multiply(f[p.first], g[p.second], fields.first[p.first].component > 0)
+        found: dict[tuple[int, int], Array] = {}
+        for p, t in zip(fields.products, tangent, strict=True):
+            made = space.multiply(f[p.first], g[p.second], t)
             made = made if p.sign > 0 else -made
-            sums[p.out] = sums[p.out] + made if p.out in sums else made
-        return back.run([sums[m] for m in range(len(fields.out))])
+            key = (p.out, space.kind(t))
+            found[key] = found[key] + made if key in found else made
+        return back.run([found[key] for key in sums])
 
-    return Program((*first.cost, *second.cost, price, *back.cost), run)
+    return Program((*first.cost, *second.cost, *prices, *back.cost), run)
 
 
 class _Way(NamedTuple):
-    """Into the space for one input, or back: what it costs, the number of functions, and how."""
+    """Into the space for one input, or back: what it costs and how."""
 
     cost: tuple[Any, ...]
-    functions: float
     run: Callable[[Any], Any]
 
 
@@ -96,29 +116,31 @@ def _entrance(space: Space, fields: Fields, side: int, use: Use) -> _Way:
 
     moved = use.loop(_JUMP * copied * rows, 2 * copied * rows)
     cost = (*(c for step in steps for c in step.cost), moved)
-    return _Way(cost, rows * sum(len(field.scale) for field in own), run)
+    return _Way(cost, run)
 
 
-def _exit(space: Space, fields: Fields, use: Use) -> _Way:
+def _exit(space: Space, fields: Fields, sums: Sequence[tuple[int, int]], use: Use) -> _Way:
     irreps = fields.irreps[2]
     steps: list[Table] = []
-    for field in fields.out:
-        kept = np.concatenate([space.out[:, run] for run in _runs(irreps, field.members)], axis=1)
+    left = [fields.out[m] for m, _ in sums]
+    for field, (_, kind) in zip(left, sums, strict=True):
+        table = space.out[kind]
+        kept = np.concatenate([table[:, run] for run in _runs(irreps, field.members)], axis=1)
         rows = kept * _repeated(field.scale, irreps, field.members)[:, None]
         steps.append(times_table(rows.reshape(-1, rows.shape[2]), use.channels, use))
     pieces = _pieces(irreps, [field.members for field in fields.out])
     copied = irreps.dim * use.rows if len(pieces) > 1 else 0
 
-    def run(sums: list[Array]) -> Array:
+    def run(found: list[Array]) -> Array:
         results: dict[tuple[int, ...], Array] = {}
-        for h, step, field in zip(sums, steps, fields.out, strict=True):
+        for h, step, field in zip(found, steps, left, strict=True):
             made = step.run(space.leave(h).reshape(*h.shape[:2], -1))
             known = results.get(field.members)
             results[field.members] = made if known is None else known + made
         return _joined([results[members][..., run] for members, run in pieces])
 
     cost = (*(c for step in steps for c in step.cost), use.loop(_JUMP * copied, 2 * copied))
-    return _Way(cost, use.rows * sum(len(field.scale) for field in fields.out), run)
+    return _Way(cost, run)
 
 
 def _joined(arrays: Sequence[Array]) -> Array:
