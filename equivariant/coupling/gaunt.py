@@ -1,6 +1,5 @@
 """Products of functions on a grid on the sphere."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar
@@ -8,14 +7,12 @@ from typing import ClassVar
 import e3nn_jax as e3nn
 import numpy as np
 
-from tensornet.planner import Work
-
 from ..method import Program, Use
 from .fields import Irreps, fields_of
 from .gaunt_products import GauntProducts
 from .quadrature import Grid, grid
 from .rings import through_rings
-from .space import Space, through
+from .space import Space, pointwise, through
 from .sphere import analysis, synthesis, tangent_synthesis
 
 
@@ -50,43 +47,26 @@ def _space(irreps: Irreps, *, half: bool) -> Space:
     """
     degree = sum(max(ir.l for _, ir in each) for each in irreps)
     grids = [grid(degree), grid(max(degree - 1, 0))]
-    sizes = [len(points.weights) // (2 if half else 1) for points in grids]
-    first, second = (_components(own, grids, sizes) for own in irreps[:2])
+    values, tangents = (len(points.weights) // (2 if half else 1) for points in grids)
     out = [
         analysis(irreps[2], points).T[:size] * (2 if half else 1)
-        for points, size in zip(grids, sizes, strict=True)
+        for points, size in zip(grids, (values, tangents), strict=True)
     ]
-    return Space(
-        first,
-        second,
-        out if grids[0] is not grids[1] else [out[0], out[0]],
-        enter=lambda f, _: f,
-        multiply=lambda f, g, _: f * g,
-        leave=lambda h: h,
-        price=pointwise(*sizes),
+    first, second = (
+        [
+            table[:, :size]
+            for table, size in zip(
+                components(own, *grids), (values, tangents, tangents), strict=True
+            )
+        ]
+        for own in irreps[:2]
     )
+    return pointwise(first, second, out if grids[0] is not grids[1] else [out[0], out[0]])
 
 
-def _components(irreps: e3nn.Irreps, grids: list[Grid], sizes: list[int]) -> list[np.ndarray]:
-    values, tangents = (components(irreps, points) for points in grids)
-    return [values[0][:, : sizes[0]], *tangents[1:, :, : sizes[1]]]
-
-
-def pointwise(
-    values: int, tangents: int
-) -> Callable[[Use, bool, float | int, float | int, float | int], Work]:
-    """Return what products at so many points cost (see `Space`)."""
-
-    def price(
-        use: Use, tangent: bool, entering: float | int, products: float | int, leaving: float | int
-    ) -> Work:
-        size = tangents if tangent else values
-        return use.loop(2 * size * products, size * (entering + leaving))
-
-    return price
-
-
-def components(irreps: e3nn.Irreps, points: Grid) -> np.ndarray:
-    """Return tables [3, d, point]: values and both components of the scaled gradient."""
-    whole = [synthesis(irreps, points)[None], tangent_synthesis(irreps, points)]
-    return np.concatenate(whole).transpose(0, 2, 1)
+def components(irreps: e3nn.Irreps, values: Grid, tangents: Grid) -> list[np.ndarray]:
+    """Return tables [d, point]: values, and both components of the scaled gradient."""
+    return [
+        synthesis(irreps, values).T,
+        *(table.T for table in tangent_synthesis(irreps, tangents)),
+    ]

@@ -14,10 +14,10 @@ from tensornet.planner import Work
 from ..method import Program, Use
 from .fields import Irreps, fields_of
 from .fourier import coefficients, convolve, from_torus, sample_shape, samples, to_torus
-from .gaunt import components, pointwise
+from .gaunt import components
 from .gaunt_products import GauntProducts
 from .quadrature import Grid
-from .space import Space, through
+from .space import Space, pointwise, through
 
 # Share of the rate of a large matrix product that small Fourier transforms reach.
 _FFT = 0.02
@@ -60,18 +60,8 @@ def _matrices(irreps: Irreps) -> Space:
     """
     l1, l2, _ = _degrees(irreps)
     values, tangents = (_places(irreps, top) for top in (l1 + l2, max(l1 + l2 - 1, 0)))
-    first, second = (
-        [components(each, values[0])[0], *components(each, tangents[0])[1:]] for each in irreps[:2]
-    )
-    return Space(
-        first,
-        second,
-        [values[1], tangents[1]],
-        enter=lambda f, _: f,
-        multiply=lambda f, g, _: f * g,
-        leave=lambda h: h,
-        price=pointwise(*(len(out) for _, out in (values, tangents))),
-    )
+    first, second = (components(each, values[0], tangents[0]) for each in irreps[:2])
+    return pointwise(first, second, [values[1], tangents[1]])
 
 
 def _places(irreps: Irreps, top: int) -> tuple[Grid, np.ndarray]:
