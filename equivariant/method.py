@@ -14,6 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, ArrayLike, Float
 
 from tensornet.planner import Plan, Repeated, Work, cheapest, plan
@@ -212,8 +213,41 @@ class Method(abc.ABC):
         shared = (first.shape[1] < channels, second.shape[1] < channels)
         size = self.batch or typical_batch(batch)
         use = Use(channels, size, str(first.dtype), self.gradients, shared, varying)
-        z = self.choose(use)[1].run(first, second, factors)
+        z = self._run(use)(first, second, factors)
         return z.reshape(*batch, channels, z.shape[-1])
+
+    def _run(self, use: Use) -> Callable[..., Array]:
+        """Return what runs: where no derivative is taken, the program that is best without."""
+        name, program, _ = self.choose(use)
+        if not use.gradients:
+            return program.run
+        other, alone, _ = self.choose(replace(use, gradients=False))
+        return program.run if other == name else _unless_differentiated(alone.run, program.run)
+
+
+def _unless_differentiated(
+    alone: Callable[..., Array], differentiated: Callable[..., Array]
+) -> Callable[..., Array]:
+    """Return one of two functions that compute the same; where derivatives are taken, the other."""
+    run = jax.custom_jvp(alone)
+
+    def rule(primals: Any, tangents: Any) -> tuple[Array, Array]:
+        live = [
+            k
+            for k, tangent in enumerate(tangents)
+            if tangent is not None and not isinstance(tangent, SymbolicZero)
+        ]
+
+        def of_live(*given: Array) -> Array:
+            arguments = list(primals)
+            for k, value in zip(live, given, strict=True):
+                arguments[k] = value
+            return differentiated(*arguments)
+
+        return jax.jvp(of_live, [primals[k] for k in live], [tangents[k] for k in live])
+
+    run.defjvp(rule, symbolic_zeros=True)
+    return run
 
 
 def typical_batch(axes: Sequence[int]) -> int:
@@ -237,10 +271,18 @@ def _chosen(method: Method, use: Use) -> tuple[str, Program, str]:
 
 def _fresh_memory(cost: tuple[Any, ...], use: Use) -> tuple[Work, ...]:
     """Price temporaries that are too large for the system to keep from call to call."""
-    held = sum(part.peak_bytes for part in cost if isinstance(part, Plan))
+    held = _held(cost)
     if use.device != "cpu" or held < _KEPT:
         return ()
     return (Work(0, _FRESH * held),)
+
+
+def _held(cost: Any) -> float | int:
+    if isinstance(cost, Repeated):
+        return _held(cost.what)
+    if isinstance(cost, Plan):
+        return cost.peak_bytes
+    return sum(map(_held, cost)) if isinstance(cost, tuple) else 0
 
 
 def _in_tiles(method: Method, use: Use) -> dict[str, Program]:

@@ -129,9 +129,15 @@ class TensorProduct(eqx.Module):
         """The name of the method, of those that `"auto"` has the one for a batch of 1024."""
         return self.method_for(Use.batch)
 
-    def method_for(self, batch: int) -> str:
-        """Return the name of the method that runs for a size of the batch."""
-        return self.implementation.method_for(Use(self.channels, typical_batch((batch,))))
+    def method_for(self, batch: int, *, gradients: bool = True) -> str:
+        """Return the name of the method that runs for a size of the batch.
+
+        Args:
+            batch: the size.
+            gradients: of a call that is differentiated.
+        """
+        use = Use(self.channels, typical_batch((batch,)), gradients=gradients)
+        return self.implementation.method_for(use)
 
     @property
     def error_bound(self) -> float:
@@ -221,7 +227,10 @@ def _fastest(bilinear: BilinearMap, cp: CPProduct | None, channels: int) -> tupl
         table = both.choose(use)[2]
         if both.method_for(use) == cp.name:
             return cp, "\n".join([table, *refused])
-    note = f"  for a batch of {use.batch}; compared anew for the shapes of each call"
+    note = (
+        f"  for a batch of {use.batch} and its gradients; compared anew for the shapes of each call "
+        "and where no gradients are taken"
+    )
     return exact, "\n".join([table, *refused, note])
 
 

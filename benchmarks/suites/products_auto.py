@@ -105,6 +105,9 @@ class Choice(Speed):
         best = min(finalists or ["again"], key=middle.__getitem__)
         aa = middle["again"] / middle["ours"]
         excess = middle["ours"] / min(middle[best], middle["ours"]) / max(aa, 1 / aa)
+        chosen = self.problem.product().method_for(
+            self.problem.batch, gradients=self.problem.gradients
+        )
         _MEASURED.append((max(excess, 1.0), middle["ours"]))
         yield case.row(
             context,
@@ -120,7 +123,7 @@ class Choice(Speed):
             error_ours=ours.quality().get("error"),
             aa_ratio=aa,
             rounds=len(times["ours"]),
-            note=f"the fastest of {len(self._others())}; chosen: {self.problem.product().method}",
+            note=f"the fastest of {len(self._others())}; chosen: {chosen}",
         )
 
 

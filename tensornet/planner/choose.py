@@ -53,7 +53,7 @@ class Repeated:
     """
 
     what: Any
-    times: int
+    times: float | int
 
 
 def cheapest(

@@ -19,7 +19,9 @@ from equivariant import (
     gaunt_tensor_product,
     tensor_product,
 )
-from equivariant.method import Method
+from equivariant.bilinear import BilinearMap
+from equivariant.coupling.gaunt import GauntGrid
+from equivariant.method import Method, Program
 
 EXACT = ("clebsch-gordan", "gaunt-grid", "gaunt-fourier")
 METHODS = (*EXACT, "cp")
@@ -181,6 +183,36 @@ def test_auto_compares_for_the_batch_it_is_called_with(monkeypatch):
         assert jax.eval_shape(lambda x, y: tp(x, y), x, y).shape == (*batch, 8, 25)
         assert set(uses) == {planned}
         uses.clear()
+
+
+def test_calls_that_are_not_differentiated_run_what_is_best_without_gradients(monkeypatch):
+    def choose(_, use):
+        # Told apart by a factor, which no two programs of one map would differ by.
+        run = (
+            (lambda x, y, w: 2 * x * y * w[..., None])
+            if use.gradients
+            else (lambda x, y, w: x * y * w[..., None])
+        )
+        return f"gradients: {use.gradients}", Program((), run), ""
+
+    monkeypatch.setattr(GauntGrid, "choose", choose)
+    scalars = BilinearMap("0e", "0e", "0e", weights="shared")
+    x, y, w = (jnp.full(shape, v) for shape, v in (((3, 2, 1), 3.0), ((3, 2, 1), 5.0), ((2,), 7.0)))
+    both, forward = GauntGrid(scalars), GauntGrid(scalars, gradients=False)
+
+    def total(method):
+        return lambda *a: method(*a).sum()
+
+    assert float(jax.jit(both)(x, y, w)[0, 0, 0]) == 105
+    for n, want in enumerate((70.0, 42.0)):
+        got = jax.jit(jax.grad(total(both), argnums=n))(x, y, w)
+        np.testing.assert_array_equal(got, jnp.full((3, 2, 1), want))
+    assert float(jax.value_and_grad(total(both))(x, y, w)[0]) == 210 * 6
+    assert float(jax.grad(total(forward))(x, y, w)[0, 0, 0]) == 35
+    tangent = jax.vmap(lambda a, b: jax.jvp(lambda z: both(z, b, w), (a,), (a,))[1])
+    np.testing.assert_array_equal(tangent(x[None], y[None]), jnp.full((1, 3, 2, 1), 210.0))
+    mixed = jax.jacfwd(jax.grad(total(both)), argnums=1)(x, y, w)
+    assert float(mixed.max()) == 14
 
 
 def test_irreps_arrays_come_back_as_they_came(x64):  # noqa: ARG001
