@@ -228,7 +228,7 @@ def _fastest(bilinear: BilinearMap, cp: CPProduct | None, channels: int) -> tupl
         if both.method_for(use) == cp.name:
             return cp, "\n".join([table, *refused])
     note = (
-        f"  for a batch of {use.batch} and its gradients; compared anew for the shapes of each call "
+        f"  for a batch of {use.batch} and its gradients; compared anew for each call's shapes "
         "and where no gradients are taken"
     )
     return exact, "\n".join([table, *refused, note])

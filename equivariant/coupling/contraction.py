@@ -11,8 +11,9 @@ from tensornet.planner import Constant, Plan, Repeated, Work, plan
 
 from ..method import Program, Use, times_table
 
-# Tables of more nonzeros are not tried as programs written out: compiling would take seconds.
-_MOST_TERMS = 160
+# Tables of more nonzeros are not tried as programs written out, without and with gradients:
+# compiling would take seconds.
+_MOST_TERMS = {False: 160, True: 60}
 # Compiling the gradient takes 10 ms for each of them. Spread over a thousand calls, that is as long
 # as reading so many bytes: gradients of small batches are not worth it.
 _COMPILED = 190e3
@@ -52,7 +53,7 @@ def contractions(tensor: Float64[np.ndarray, "d1 d2 d"], use: Use) -> dict[str, 
         "second input first": _one_first(tensor, use, 1),
         "outer product": _outer(tensor, use),
     }
-    if np.count_nonzero(tensor) <= _MOST_TERMS:
+    if np.count_nonzero(tensor) <= _MOST_TERMS[use.gradients]:
         program = _written_out(tensor, use)
         found |= {"written out": program} if program else {}
     return found

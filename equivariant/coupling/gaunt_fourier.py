@@ -133,4 +133,4 @@ def _space(irreps: Irreps, enter: Any, multiply: Any, leave: Any, price: Any) ->
     l1, l2, _ = _degrees(irreps)
     first, second = (to_torus(each).dense for each in irreps[:2])
     out = from_torus(irreps[2], l1 + l2).dense
-    return Space(first, second, [out, out], enter, multiply, leave, price)
+    return Space([*first], [*second], [out, out], enter, multiply, leave, price)
