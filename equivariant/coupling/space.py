@@ -97,8 +97,7 @@ def through(space: Space, fields: Fields, use: Use) -> Program:
         )
         products = [p for p, own in zip(fields.products, tangent, strict=True) if own == t]
         made = use.rows * sum(len(fields.first[p.first].scale) for p in products)
-        left = {p.out for p in products if (p.out, space.kind(t)) in sums}
-        leaving = use.rows * sum(len(fields.out[m].scale) for m in left)
+        leaving = use.rows * sum(len(fields.out[m].scale) for m in {p.out for p in products})
         prices.append(space.price(use, t, entering, made, leaving))
 
     def run(x: Array, y: Array, _: Any) -> Array:
