@@ -11,15 +11,14 @@ from tensornet.planner import Constant, Plan, Repeated, Work, plan
 
 from ..method import Program, Use, times_table
 
-# Tables of more nonzeros are not tried as programs written out, without and with gradients:
-# compiling would take seconds.
-_MOST_TERMS = {False: 160, True: 60}
-# Compiling the gradient takes 10 ms for each of them. Spread over a thousand calls, that is as long
+# Tables of more nonzeros are not tried as programs written out: compiling would take seconds.
+_MOST_TERMS = 160
+# Compiling the gradient takes 20 ms for each of them. Spread over a thousand calls, that is as long
 # as reading so many bytes: gradients of small batches are not worth it.
-_COMPILED = 190e3
-# What outer products, and many products with matrices of their own, take over what is planned for
-# them beside large products with one table: measured over 162 products of degrees 1 to 6.
-_SMALL = 1.5
+_COMPILED = 380e3
+# Share of the planned speed that outer products, and many products with matrices of their own,
+# reach beside large products with one table: measured over 162 products of degrees 1 to 6.
+_EFFICIENCY = 2 / 3
 # Numbers in a vector of the machine; the least components that are filled up to whole vectors.
 _VECTOR, _PADDED = 4, 20
 
@@ -53,7 +52,7 @@ def contractions(tensor: Float64[np.ndarray, "d1 d2 d"], use: Use) -> dict[str, 
         "second input first": _one_first(tensor, use, 1),
         "outer product": _outer(tensor, use),
     }
-    if np.count_nonzero(tensor) <= _MOST_TERMS[use.gradients]:
+    if np.count_nonzero(tensor) <= _MOST_TERMS:
         program = _written_out(tensor, use)
         found |= {"written out": program} if program else {}
     return found
@@ -73,7 +72,7 @@ def _outer(tensor: np.ndarray, use: Use) -> Program:
             y = jnp.pad(y, (*[(0, 0)] * (y.ndim - 1), (0, spare)))
         return flat.run(outer(x, y).reshape(len(x), -1, len(table)))
 
-    return Program((Repeated((outer, *flat.cost), _SMALL),), run)
+    return Program((Repeated((outer, *flat.cost), efficiency=_EFFICIENCY),), run)
 
 
 def _one_first(tensor: np.ndarray, use: Use, at: int) -> Program:
@@ -93,7 +92,7 @@ def _one_first(tensor: np.ndarray, use: Use, at: int) -> Program:
         made = made[:, 0] if shared else made
         return join(made, without_channels(rest, use.shared[1 - at])).reshape(len(x), -1, d)
 
-    return Program((Repeated((*half.cost, join), _SMALL),), run)
+    return Program((Repeated((*half.cost, join), efficiency=_EFFICIENCY),), run)
 
 
 def _written_out(tensor: np.ndarray, use: Use) -> Program | None:

@@ -16,7 +16,7 @@ from .fields import Fields
 # Operations that taking an entry from among others costs.
 _JUMP = 8
 # Columns that products on a CPU compute side by side.
-_VECTOR = 16
+_COLUMNS = 16
 
 
 class Space(NamedTuple):
@@ -77,7 +77,7 @@ def pointwise(
 
 def _filled(table: np.ndarray, axis: int) -> np.ndarray:
     widths = [(0, 0)] * table.ndim
-    widths[axis] = (0, -table.shape[axis] % _VECTOR)
+    widths[axis] = (0, -table.shape[axis] % _COLUMNS)
     return np.pad(table, widths)
 
 

@@ -50,10 +50,12 @@ class Repeated:
     Attributes:
         what: as `cheapest` takes it.
         times: how often.
+        efficiency: share of the predicted speed that it reaches here.
     """
 
     what: Any
-    times: float | int
+    times: int = 1
+    efficiency: float = 1.0
 
 
 def cheapest(
@@ -101,7 +103,7 @@ def _priced(name: str, x: Any, rates: Rates) -> tuple[float, float | int, float 
     if isinstance(x, Repeated):
         *once, chosen = _priced(name, x.what, rates)
         seconds, flops, nbytes = (x.times * value for value in once)
-        return seconds, flops, nbytes, Repeated(chosen, x.times)
+        return seconds / x.efficiency, flops, nbytes, dataclasses.replace(x, what=chosen)
     if isinstance(x, Sequence) and not isinstance(x, str):
         parts = [_priced(name, part, rates) for part in x]
         chosen = type(x)(part[3] for part in parts)  # type: ignore[call-arg]

@@ -40,6 +40,11 @@ def test_cheapest_names_plans_and_tabulates():
     name, _, repeated = cheapest(often, device="cpu")
     assert name == "large, twice"
     assert amount(2 * large.flops, "") in repeated
+    # Half as fast as planned: as long as two, with the operations of one.
+    slow = {"slow": Repeated((large,), efficiency=0.5), "thrice": Repeated((large,), 3)}
+    name, _, halved = cheapest(slow, device="cpu")
+    assert name == "slow"
+    assert f"{2 * large.seconds:.2e}  {amount(large.flops, '')}" in halved
     staged = plan_stages(["ij,jk->ik"], {"ij": (8, 8), "jk": (8, 8)})
     fast = Work(flops=1, bytes=8, run=jnp.fft.fft)
     name, chosen, _ = cheapest({"plan": staged, "fft": fast}, device="cpu")
