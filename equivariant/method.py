@@ -218,11 +218,15 @@ class Method(abc.ABC):
 
     def _run(self, use: Use) -> Callable[..., Array]:
         """Return what runs: where no derivative is taken, the program that is best without."""
-        name, program, _ = self.choose(use)
         if not use.gradients:
-            return program.run
-        other, alone, _ = self.choose(replace(use, gradients=False))
-        return program.run if other == name else _unless_differentiated(alone.run, program.run)
+            return self._runner(use)
+        return _unless_differentiated(
+            self._runner(replace(use, gradients=False)), self._runner(use)
+        )
+
+    def _runner(self, use: Use) -> Callable[..., Array]:
+        """Return the program for a call, chosen once it runs."""
+        return lambda *operands: self.choose(use)[1].run(*operands)
 
 
 def _unless_differentiated(
