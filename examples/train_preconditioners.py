@@ -39,7 +39,9 @@ RECIPES = {
     "inverse-diffusion-2d": Recipe(
         GraphApproximateInverse, {**SIZE, "start": 0.0, "epsilon": 1e-3}, 600, 1e-2
     ),
-    "cholesky-diffusion-2d": Recipe(GraphCholesky, {**SIZE, "start": "matrix"}, 250, 5e-3),
+    "cholesky-diffusion-2d": Recipe(
+        GraphCholesky, {**SIZE, "start": "matrix", "order": "rcm"}, 1000, 5e-3
+    ),
 }
 assert tuple(RECIPES) == PRETRAINED
 

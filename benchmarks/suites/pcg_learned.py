@@ -35,6 +35,7 @@ SUITE = "pcg_learned"
 CLASSICAL: dict[str, Callable[[], Any]] = {
     "Chebyshev(3)": functools.partial(Chebyshev, degree=3),
     "IC(0)": IncompleteCholesky,
+    "IC(0), rcm": functools.partial(IncompleteCholesky, order="rcm"),
     "FSAI(A)": SparseApproximateInverse,
     "FSAI(A^2)": functools.partial(SparseApproximateInverse, power=2),
     "multigrid SA": Multigrid,

@@ -16,6 +16,7 @@ from .base import pattern_of
 from .graph_network import Graph, GraphNetwork, numbers, scaled
 from .incomplete_cholesky import compute, factorization
 from .learned import Learned
+from .ordering import check_order, ordered
 from .triangular import triangles
 
 STARTS = ("matrix", "incomplete")
@@ -32,10 +33,13 @@ class GraphCholesky(Learned):
     Attributes:
         network: gives what is added.
         start: "matrix" or "incomplete".
+        order: of the unknowns, "natural" (the matrix's own) or "rcm" (reverse Cuthill-McKee: on
+            refined meshes the better factor to learn, with more levels in each solve).
     """
 
     network: GraphNetwork
     start: str = eqx.field(static=True)
+    order: str = eqx.field(static=True)
 
     def __init__(
         self,
@@ -45,11 +49,12 @@ class GraphCholesky(Learned):
         width: int = 16,
         rounds: int = 3,
         start: str = "matrix",
+        order: str = "natural",
         key: PRNGKeyArray | None = None,
     ):
         if start not in STARTS:
             raise ValueError(f"start: expected one of {', '.join(STARTS)}, got {start!r}")
-        self.start = start
+        self.start, self.order = start, check_order(order)
         self.network = (
             GraphNetwork.build(width, rounds, numbers(key)) if network is None else network
         )
@@ -60,28 +65,30 @@ class GraphCholesky(Learned):
         return self.state[0]
 
     def _analyse(self, matrix: Any) -> Any:
-        pattern = pattern_of(matrix)
+        pattern, ordering = ordered(pattern_of(matrix), self.order)
         lower = lower_power(pattern, 1)
         factors = factorization(pattern, lower) if self.start == "incomplete" else None
         both = pattern.find(lower.rows, lower.indices)
         back = lower.find(pattern.rows, pattern.indices)
         places = (pattern.rows, pattern.indices, pattern.diagonal, both, back)
-        return tuple(jnp.asarray(x) for x in places), factors, triangles(lower)
+        return tuple(jnp.asarray(x) for x in places), factors, triangles(lower), ordering
 
     def _setup(self, values: Array) -> Any:
-        (rows, columns, diagonal, both, back), factors, (lower, upper) = self.analysis
+        (rows, columns, diagonal, both, back), factors, (lower, upper), ordering = self.analysis
+        values = ordering.values(values)
         graph, root = scaled(rows, columns, values, take_or_zero(values, diagonal))
         extra = None
         if factors is not None:
             extra = take_or_zero(factors.factor(graph.values), back)
         entries = take_or_zero(self.entries(graph, extra), both)
-        return root, lower.prepare(entries), upper.prepare(entries)
+        return ordering.back(root), lower.prepare(entries), upper.prepare(entries)
 
     def _apply(self, r: Array) -> Array:
-        _, _, (lower, upper) = self.analysis
+        _, _, (lower, upper), ordering = self.analysis
         root, forward, backward = self.state
-        r = spread(root, r) * r
-        return spread(root, r) * upper.solve(backward, lower.solve(forward, r))
+        r = ordering.into(spread(root, r) * r)
+        z = ordering.back(upper.solve(backward, lower.solve(forward, r)))
+        return spread(root, z) * z
 
     def entries(self, graph: Graph, extra: Any = None) -> Float[Array, " entries"]:
         """Return the factor's entries on the graph of a scaled matrix, zero above the diagonal."""
@@ -108,6 +115,13 @@ class GraphCholesky(Learned):
             return jax.scipy.linalg.solve_triangular(lower, half, lower=True, trans=1)
 
         return apply
+
+    def numbered(self, matrix: scipy.sparse.csr_array) -> scipy.sparse.csr_array:
+        """Return the matrix with its unknowns in the order of the factor."""
+        pattern, ordering = ordered(Pattern.of(matrix), self.order)
+        # On the host, whose values stay in double precision.
+        moved = slice(None) if ordering.entries is None else np.asarray(ordering.entries)
+        return pattern.to_scipy(matrix.data[moved])
 
     def extras(self, matrix: scipy.sparse.csr_array) -> np.ndarray | None:
         """Return the factor of IC(0) at each entry of the matrix, where training starts from it."""

@@ -74,6 +74,10 @@ class Learned(Preconditioner):
         (e, *_), _ = jax.lax.scan(step, start, None, length=STEPS)
         return jnp.log(_dot(e, graph.mv(graph.values, e)) / whole)
 
+    def numbered(self, matrix: scipy.sparse.csr_array) -> scipy.sparse.csr_array:
+        """Return a scaled matrix with its unknowns in the order that the network sees."""
+        return matrix
+
     def extras(self, matrix: scipy.sparse.csr_array) -> np.ndarray | None:
         """Return what `misfit` needs for each entry of a scaled matrix beside it."""
         del matrix
@@ -164,6 +168,7 @@ def collect(
         root = scipy.sparse.diags_array(csr.diagonal() ** -0.5)
         scaled: Any = (root @ csr @ root).tocsr()
         scaled.sort_indices()
+        scaled = model.numbered(scaled)
         pattern = Pattern(scaled.shape, scaled.indptr, scaled.indices)
         samples = np.zeros((1, scaled.shape[0]))
         if solutions:

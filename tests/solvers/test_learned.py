@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.sparse.csgraph import reverse_cuthill_mckee
 
 import tensornet
 from solvers import Status, pcg
@@ -27,6 +28,7 @@ def problem(n, seed):
 KINDS = {
     "inverse": lambda **k: GraphApproximateInverse(start=0.0, width=8, rounds=2, **k),
     "cholesky": lambda **k: GraphCholesky(width=8, rounds=2, **k),
+    "renumbered": lambda **k: GraphCholesky(width=8, rounds=2, order="rcm", **k),
     "incomplete": lambda **k: GraphCholesky(width=8, rounds=2, start="incomplete", **k),
 }
 
@@ -66,10 +68,24 @@ def test_untrained_forms_are_the_known_ones(x64):  # noqa: ARG001
     lower = np.tril(s)  # the diagonal is one: symmetric Gauss-Seidel
     wanted = root @ np.linalg.inv(lower @ lower.T) @ root
     np.testing.assert_allclose(applied(GraphCholesky(a), eye), wanted, atol=1e-10)
+    order = reverse_cuthill_mckee(a, symmetric_mode=True)
+    lower = np.tril(s[order][:, order])
+    wanted = np.linalg.inv(lower @ lower.T)
+    found = np.asarray(applied(GraphCholesky(a, order="rcm"), eye)) / np.outer(
+        *2 * [root.diagonal()]
+    )
+    np.testing.assert_allclose(found[np.ix_(order, order)], wanted, atol=1e-10)
 
 
-@pytest.mark.parametrize(("kind", "loss"), [("inverse", "noise"), ("cholesky", "solutions"),
-                                            ("incomplete", "solutions")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "loss"),
+    [
+        ("inverse", "noise"),
+        ("cholesky", "solutions"),
+        ("renumbered", "solutions"),
+        ("incomplete", "solutions"),
+    ],
+)
 def test_training_saves_iterations_on_matrices_not_seen(kind, loss, tmp_path):
     train = [problem(n, seed) for seed, n in enumerate((7, 8, 6, 8))]
     start = KINDS[kind](key=KEY)
@@ -128,6 +144,7 @@ def test_setup_is_traced(x64):  # noqa: ARG001
 BAD = [
     (lambda: GraphApproximateInverse(epsilon=0.0), "epsilon: expected above 0, got 0.0"),
     (lambda: GraphCholesky(start="ilu"), "start: expected one of matrix, incomplete, got 'ilu'"),
+    (lambda: GraphCholesky(order="amd"), "order: expected one of natural, rcm, got 'amd'"),
     (lambda: GraphCholesky().fit([], key=KEY), "problems: expected at least one matrix, got none"),
     (
         lambda: GraphCholesky().fit([1], key=KEY, loss="l2"),

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from scipy.sparse.csgraph import reverse_cuthill_mckee
 
 from solvers import Status, pcg
 from solvers.preconditioners import (
@@ -41,6 +42,7 @@ ALL = {
     "chebyshev": lambda a=None: Chebyshev(a),
     "polynomial": lambda a=None: SymmetricPolynomial(a, order=3),
     "ic": lambda a=None: IncompleteCholesky(a),
+    "ic rcm": lambda a=None: IncompleteCholesky(a, order="rcm"),
     "fsai": lambda a=None: SparseApproximateInverse(a),
     "fsai 2": lambda a=None: SparseApproximateInverse(a, power=2),
 }
@@ -169,6 +171,15 @@ def test_incomplete_cholesky_is_the_textbooks(x64):  # noqa: ARG001
     assert sizes[0] <= sizes[1] < sizes[2] < sizes[3]
     steps = [int(pcg(a, np.ones(30), m).iterations) for m in (found, few, many, full)]
     assert steps[0] >= steps[1] >= steps[2] >= steps[3] == 1
+    # Another order is another factor, of the matrix renumbered by the same library.
+    rows = reverse_cuthill_mckee(a, symmetric_mode=True)
+    assert not np.array_equal(rows, np.arange(30))
+    wanted = zero_fill(a[rows][:, rows])
+    inverse = np.linalg.inv(wanted @ wanted.T)
+    found = IncompleteCholesky(a, order="rcm")
+    np.testing.assert_allclose(dense(found, 30)[np.ix_(rows, rows)], inverse, rtol=1e-9)
+    few, many = (IncompleteCholesky(a, power=3, drop=d, order="rcm") for d in (0.2, 0.001))
+    assert few.analysis[0].used.sum() < many.analysis[0].used.sum()
     with pytest.raises(TypeError, match=r"with drop: .* typical values, got a pattern alone"):
         IncompleteCholesky(drop=0.1).analyse(Pattern.of(a))
 
@@ -257,6 +268,7 @@ BAD = [
     (lambda: Chebyshev(ratio=1), "ratio: expected above 1, got 1"),
     (lambda: SymmetricPolynomial(order=5), "order: expected an integer from 0 to 4, got 5"),
     (lambda: IncompleteCholesky(drop=1), "drop: expected at least 0 and below 1, got 1"),
+    (lambda: IncompleteCholesky(order="amd"), "order: expected one of natural, rcm, got 'amd'"),
     (lambda: Multigrid(method="geometric"), "method: expected one of smoothed-aggregation"),
     (lambda: SparseApproximateInverse(power=0), "power: expected at least 1, got 0"),
 ]
