@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
 from tensornet.planner import contract
+from tensornet.validation import check_rank
 
 from .auto import Auto
 from .bilinear import BilinearMap
@@ -135,7 +136,12 @@ class TensorProduct(eqx.Module):
         Args:
             batch: the size.
             gradients: of a call that is differentiated.
+
+        Raises:
+            TypeError: `batch` is not an integer.
+            ValueError: it is below 1.
         """
+        batch = check_rank(batch, "batch")
         use = Use(self.channels, typical_batch((batch,)), gradients=gradients)
         return self.implementation.method_for(use)
 

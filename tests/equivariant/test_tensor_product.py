@@ -287,6 +287,8 @@ def test_bad_input():
     refuses("rank.*got 0", one, one, one, method="cp", rank=0)
     tp = product("clebsch-gordan")
     x, y = inputs(tp, "float32")
+    with pytest.raises(ValueError, match="batch: expected at least 1, got 0"):
+        tp.method_for(0)
     with pytest.raises(ValueError, match=r"x: .*4.*3"):
         tp(x[..., :3], y)
     with pytest.raises(ValueError, match=r"expected irreps 1x0e.1x1o of dimension 4, got 1x1o"):
