@@ -20,7 +20,7 @@ from .machine import Machine, describe
 
 # Suites of trainings, which users start as the packages' own commands start them: with huge pages,
 # ours and the peers'. All else is measured in the environment as it is.
-TRAININGS = ("darcy_small", "operator_training", "potential")
+TRAININGS = ("darcy_small", "operator_training", "potential", "potential_throughput")
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
