@@ -6,6 +6,7 @@ from .block_jacobi import BlockJacobi as BlockJacobi
 from .chebyshev import Chebyshev as Chebyshev
 from .conjugate_direction import ConjugateDirection as ConjugateDirection
 from .graph_cholesky import GraphCholesky as GraphCholesky
+from .graph_direction import GraphDirection as GraphDirection
 from .graph_inverse import GraphApproximateInverse as GraphApproximateInverse
 from .incomplete_cholesky import IncompleteCholesky as IncompleteCholesky
 from .jacobi import Jacobi as Jacobi

@@ -17,7 +17,7 @@ from tensornet.validation import check_rank, is_traced
 
 from .depthwise import coarser, depthwise, finer
 from .graph_network import numbers
-from .ritz import ritz_samples
+from .ritz import left, ritz_samples
 
 COARSEST = 4  # points along an axis, all of which the convolutions reach
 
@@ -238,10 +238,11 @@ class ConjugateDirection(eqx.Module):
         sides = []
         for which, mask in enumerate(masks):
             noise = rng.normal(size=mask.size).astype(np.float32) * np.asarray(mask).ravel()
-            begin = np.asarray(product(which, jnp.asarray(noise)))
-            sides.append(
-                ritz_samples(lambda x, k=which: product(k, x), begin, vectors, samples, rng)
-            )
+
+            def multiply(x: np.ndarray, which: int = which) -> np.ndarray:
+                return np.asarray(product(which, jnp.asarray(x)))
+
+            sides.append(ritz_samples(multiply, multiply(noise), vectors, samples, rng))
         data = {
             "b": np.concatenate(sides).reshape(-1, *stack.shape[1:]),
             "matrix": np.repeat(np.arange(len(masks), dtype=np.int32), samples),
@@ -252,9 +253,7 @@ class ConjugateDirection(eqx.Module):
             free, b = stack[batch["matrix"]], batch["b"]
             d = model.directions(b, free).reshape(len(b), -1)
             b = b.reshape(d.shape)
-            image = jax.vmap(matvec)(free, d)
-            alpha = jnp.sum(d * b, axis=1) / jnp.maximum(jnp.sum(d * image, axis=1), 1e-30)
-            return jnp.mean(jnp.sum((b - alpha[:, None] * image) ** 2, axis=1))
+            return jnp.mean(left(b, d, jax.vmap(matvec)(free, d)))
 
         optimizer = optax.chain(
             optax.clip_by_global_norm(1.0),

@@ -54,11 +54,11 @@ class Graph(eqx.Module):
         """Return the product of the transpose of that matrix and a vector."""
         return self.to_columns(entries * self.at_rows(x))
 
-    def features(self) -> tuple[Array, Array]:
+    def features(self, *, sides: bool = True) -> tuple[Array, Array]:
         """Return what the network sees of nodes and of entries, whatever the size.
 
-        Of the numbering it sees on which side of the diagonal an entry is: so a factor need not be
-        symmetric, and G G^T reaches more than squares.
+        Of the numbering it sees, unless `sides` is false, on which side of the diagonal an entry
+        is: so a factor need not be symmetric, and G G^T reaches more than squares.
         """
         off = jnp.where(self.diagonal, 0, self.values)
         count = self.to_rows(jnp.where(self.rows < self.nodes, 1, 0).astype(off.dtype))
@@ -66,10 +66,11 @@ class Graph(eqx.Module):
         nodes = jnp.stack([sums, sizes, jnp.log1p(count) / 2], axis=1)
         mean = sizes / jnp.maximum(count - 1, 1)
         share = off / jnp.maximum(self.at_rows(mean), jnp.finfo(off.dtype).tiny)
-        side = jnp.sign(self.columns - self.rows).astype(off.dtype)
         own = self.diagonal.astype(off.dtype)
-        edges = jnp.stack([off, jnp.tanh(share), own, side], axis=1)
-        return nodes, edges
+        edges = [off, jnp.tanh(share), own]
+        if sides:
+            edges.append(jnp.sign(self.columns - self.rows).astype(off.dtype))
+        return nodes, jnp.stack(edges, axis=1)
 
 
 class Dense(eqx.Module):
@@ -106,23 +107,33 @@ class Round(eqx.Module):
 
 
 class GraphNetwork(eqx.Module):
-    """Encode, exchange, decode (Li et al. 2023; Pfaff et al. 2021): a number for each entry.
+    """Encode, exchange, decode (Li et al. 2023; Pfaff et al. 2021): numbers for each entry.
 
     The decoder starts at zero, so that an untrained network changes nothing.
+
+    Attributes:
+        encoders: of nodes and of entries.
+        rounds: of messages.
+        decoder: of entries.
+        sides: whether it sees on which side of the diagonal an entry is; without, renumbering
+            the unknowns renumbers what it returns.
     """
 
     encoders: tuple[Dense, Dense]
     rounds: tuple[Round, ...]
     decoder: tuple[Dense, Dense]
+    sides: bool = eqx.field(static=True, default=True)
 
     @classmethod
-    def build(cls, width: int, rounds: int, key: PRNGKeyArray) -> "GraphNetwork":
+    def build(
+        cls, width: int, rounds: int, key: PRNGKeyArray, *, outputs: int = 1, sides: bool = True
+    ) -> "GraphNetwork":
         """Draw the weights."""
         keys = iter(jax.random.split(key, 4 + 4 * rounds))
         return cls(
             (
                 Dense.build(NODE_FEATURES, width, next(keys)),
-                Dense.build(EDGE_FEATURES, width, next(keys)),
+                Dense.build(EDGE_FEATURES if sides else EDGE_FEATURES - 1, width, next(keys)),
             ),
             tuple(
                 Round(
@@ -139,19 +150,24 @@ class GraphNetwork(eqx.Module):
             ),
             (
                 Dense.build(width, width, next(keys)),
-                Dense.build(width, 1, next(keys), scale=0.0),
+                Dense.build(width, outputs, next(keys), scale=0.0),
             ),
+            sides,
         )
 
     def __call__(self, graph: Graph) -> Float[Array, " entries"]:
-        """Return a number for each entry."""
-        nodes, edges = graph.features()
+        """Return a number for each entry, the first where there are several."""
+        return self.decode(graph)[:, 0]
+
+    def decode(self, graph: Graph) -> Float[Array, "entries outputs"]:
+        """Return all numbers for each entry."""
+        nodes, edges = graph.features(sides=self.sides)
         x, e = self.encoders[0](nodes), self.encoders[1](edges)
         ones = jnp.ones(graph.rows.shape, e.dtype)
         mean = 1 / jnp.maximum(graph.to_rows(ones), 1)
         for exchange in self.rounds:
             x, e = exchange(graph, x, e, mean)
-        return self.decoder[1](jax.nn.relu(self.decoder[0](e)))[:, 0]
+        return self.decoder[1](jax.nn.relu(self.decoder[0](e)))
 
 
 def scaled(

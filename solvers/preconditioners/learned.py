@@ -19,10 +19,9 @@ from tensornet.training import fit as train
 from ..sparse import Pattern, as_matrix
 from ..sparse.matrix import spread
 from .base import Preconditioner
-from .graph_network import Graph, GraphNetwork
+from .graph_network import Graph
 
 LOSSES = ("noise", "solutions", "error")
-STEPS = 15  # of conjugate gradient, in the loss that runs it
 
 _dot = functools.partial(jnp.vdot, precision=jax.lax.Precision.HIGHEST)
 
@@ -36,7 +35,8 @@ class Learned(Preconditioner):
     """
 
     guarded: ClassVar[bool] = True
-    network: GraphNetwork
+    steps_of_error: ClassVar[int] = 15  # of conjugate gradient, in the loss "error"
+    network: Any
 
     @property
     @abc.abstractmethod
@@ -56,7 +56,7 @@ class Learned(Preconditioner):
         """Return the preconditioner of a scaled matrix as a function, for training."""
 
     def error(self, graph: Graph, extra: Any, x: Array) -> Float[Array, ""]:
-        """Return the logarithm of the share of the energy of x that `STEPS` steps leave."""
+        """Return the logarithm of the share of x's energy that `steps_of_error` steps leave."""
         apply = self.product(graph, extra)
         r = graph.mv(graph.values, x)
         whole, z = _dot(x, r), apply(r)
@@ -71,7 +71,7 @@ class Learned(Preconditioner):
             return (e, r, z + new / rho * p, new), None
 
         start = (x, r, z, _dot(r, z))
-        (e, *_), _ = jax.lax.scan(step, start, None, length=STEPS)
+        (e, *_), _ = jax.lax.scan(step, start, None, length=self.steps_of_error)
         return jnp.log(_dot(e, graph.mv(graph.values, e)) / whole)
 
     def numbered(self, matrix: scipy.sparse.csr_array) -> scipy.sparse.csr_array:
@@ -113,7 +113,25 @@ class Learned(Preconditioner):
             raise ValueError(f"loss: expected one of {', '.join(LOSSES)}, got {loss!r}")
         if not problems:
             raise ValueError("problems: expected at least one matrix, got none")
-        data = collect(self, problems, key, solutions=loss != "noise")
+        sides = None if loss == "noise" else _white
+        data = collect(self, problems, key, sides=sides)
+        return self.trained(
+            data, loss, key=key, steps=steps, batch_size=batch_size, learning_rate=learning_rate,
+            **options,
+        )  # fmt: skip
+
+    def trained(
+        self,
+        data: dict[str, np.ndarray],
+        loss: str,
+        *,
+        key: PRNGKeyArray,
+        steps: int,
+        batch_size: int,
+        learning_rate: float | int,
+        **options: Any,
+    ) -> Fit:
+        """Train on what `collect` returned; the rest as for `fit`."""
         nodes = data["x"].shape[-1]
 
         def measure(model: Any, batch: Any, key: PRNGKeyArray) -> Array:
@@ -143,7 +161,7 @@ class Learned(Preconditioner):
             key=key,
             optimizer=optimizer,
             steps=steps,
-            batch_size=min(batch_size, len(problems)),
+            batch_size=min(batch_size, len(data["x"])),
             trainable=_only_network(self),
             **options,
         )
@@ -157,10 +175,26 @@ def _only_network(model: Learned) -> Any:
     )
 
 
+def _white(matrix: Any, rng: Any) -> np.ndarray:
+    return rng.normal(size=(8, matrix.shape[0]))
+
+
 def collect(
-    model: Learned, problems: Sequence[Any], key: PRNGKeyArray, *, solutions: bool
+    model: Learned,
+    problems: Sequence[Any],
+    key: PRNGKeyArray,
+    *,
+    sides: Callable[[Any, Any], np.ndarray] | None,
 ) -> dict[str, np.ndarray]:
-    """Return scaled matrices padded to one size, as rows to train on, in float32."""
+    """Return scaled matrices padded to one size, as rows to train on, in float32.
+
+    Args:
+        model: gives the numbering and the extras.
+        problems: matrices, or problems with one.
+        key: of the right-hand sides.
+        sides: right-hand sides (samples, n) of a scaled matrix, from a generator, whose solutions
+            `x` are trained on; None where none are wanted.
+    """
     rng = np.random.default_rng(np.asarray(jax.random.key_data(jax.random.fold_in(key, 7))).ravel())
     graphs = []
     for problem in problems:
@@ -171,9 +205,9 @@ def collect(
         scaled = model.numbered(scaled)
         pattern = Pattern(scaled.shape, scaled.indptr, scaled.indices)
         samples = np.zeros((1, scaled.shape[0]))
-        if solutions:
+        if sides is not None:
             solve = scipy.sparse.linalg.factorized(scaled.tocsc())
-            samples = np.stack([solve(rng.normal(size=scaled.shape[0])) for _ in range(8)])
+            samples = np.stack([solve(side) for side in sides(scaled, rng)])
             samples /= np.linalg.norm(samples, axis=1, keepdims=True) / scaled.shape[0] ** 0.5
         extra = model.extras(scaled)
         graphs.append((pattern, scaled.data, samples, extra))

@@ -1,10 +1,11 @@
-"""Right-hand sides of Ritz vectors, on which direction networks train (Kaneda et al. 2022)."""
+"""What direction networks train on: Ritz vectors, and what a step leaves (Kaneda et al. 2022)."""
 
 from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 _LOW, _WEIGHT = 0.5, 9.0  # the share of Ritz vectors that are low, and what they weigh more
 
@@ -26,7 +27,7 @@ def lanczos(
     v = start / np.linalg.norm(start)
     for k in range(steps):
         basis[k] = v
-        v = np.asarray(product(jnp.asarray(v)))
+        v = np.asarray(product(v))
         diagonal[k] = float(v @ basis[k])
         for _ in range(2):
             v = v - (basis[: k + 1] @ v) @ basis[: k + 1]
@@ -55,3 +56,18 @@ def ritz_samples(
     weights[:, : int(_LOW * len(diagonal))] *= _WEIGHT
     found = (weights @ turn.T).astype(basis.dtype) @ basis
     return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+
+def left(
+    b: Float[Array, "*many n"], d: Float[Array, "*many n"], image: Float[Array, "*many n"]
+) -> Float[Array, "*many"]:
+    """Return |b - alpha A d|^2 / |b|^2 with the step alpha along d that is best in A's norm.
+
+    Args:
+        b: the residual.
+        d: the direction.
+        image: A d.
+    """
+    alpha = jnp.sum(d * b, axis=-1) / jnp.maximum(jnp.sum(d * image, axis=-1), 1e-30)
+    rest = b - alpha[..., None] * image
+    return jnp.sum(rest**2, axis=-1) / jnp.sum(b**2, axis=-1)
