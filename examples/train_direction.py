@@ -1,9 +1,10 @@
-"""Train the direction network that comes with the package, for -Laplace in three dimensions.
+"""Train the direction networks that come with the package, on grids and on graphs.
 
-    python examples/train_direction.py [--out DIR] [--steps N]
+    python examples/train_direction.py [--out DIR] [--steps N] [NAME ...]
 
-On a grid of 32^3, empty and with boxes in it; benchmarks look at 64^3, and at balls. A run that is
-killed goes on where it was; the file is versioned and says how it was made.
+That on grids, for -Laplace in three dimensions, on 32^3, empty and with boxes in it; benchmarks
+look at 64^3, and at balls. That on graphs on the meshes of `train_preconditioners.py`. A run that
+is killed goes on where it was; the files are versioned and say how they were made.
 """
 
 import argparse
@@ -13,9 +14,10 @@ from typing import Any
 
 import jax
 import numpy as np
+from train_preconditioners import training_set
 
 import tensornet
-from solvers.preconditioners import PRETRAINED_DIRECTIONS, ConjugateDirection
+from solvers.preconditioners import PRETRAINED_DIRECTIONS, ConjugateDirection, GraphDirection
 from solvers.preconditioners.pretrained_models import VERSION
 from solvers.problems import boxes, poisson_around
 from tensornet.progress import TextProgress
@@ -23,7 +25,10 @@ from tensornet.progress import TextProgress
 NAME = "direction-poisson-3d"
 OPTIONS: dict[str, Any] = {"dimensions": 3, "channels": 8, "blocks": 1}
 STEPS, RATE, VECTORS = 1500, 1e-2, 150
-assert NAME in PRETRAINED_DIRECTIONS
+GRAPH_NAME = "direction-diffusion-2d"
+GRAPH_OPTIONS: dict[str, Any] = {"degree": 4, "width": 8, "rounds": 2}
+GRAPH_STEPS, GRAPH_RATE, GRAPH_LOSS = 800, 1e-2, "error"
+assert (NAME, GRAPH_NAME) == PRETRAINED_DIRECTIONS
 
 
 def masks(grid: Sequence[int], count: int = 6) -> list[np.ndarray]:
@@ -58,16 +63,55 @@ def train(
     return fit.model
 
 
+def train_graph(
+    path: Path,
+    *,
+    problems: Sequence[Any] | None = None,
+    steps: int = GRAPH_STEPS,
+    checkpoint: Path | None = None,
+) -> GraphDirection:
+    """Train the one on graphs, write it to a file, and return it."""
+    key = jax.random.key(0)
+    fit = GraphDirection(**GRAPH_OPTIONS, key=key).fit(
+        training_set() if problems is None else problems,
+        key=key,
+        steps=steps,
+        learning_rate=GRAPH_RATE,
+        loss=GRAPH_LOSS,
+        checkpoint=checkpoint,
+        checkpoint_every=100,
+        progress=TextProgress(seconds=5.0),
+    )
+    facts = {
+        "options": GRAPH_OPTIONS,
+        "loss": GRAPH_LOSS,
+        "rate": GRAPH_RATE,
+        "steps": fit.step,
+    }
+    tensornet.save(path, fit.model, hyperparameters=facts, version=VERSION)
+    return fit.model
+
+
+RECIPES = {NAME: (train, STEPS), GRAPH_NAME: (train_graph, GRAPH_STEPS)}
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(description="Train the direction network of the package.")
+    parser = argparse.ArgumentParser(description="Train the direction networks of the package.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(RECIPES)}")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder to write to")
-    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--steps", type=int)
     options = parser.parse_args(arguments)
+    unknown = set(options.names) - set(RECIPES)
+    if unknown:
+        parser.error(f"NAME: expected some of {', '.join(RECIPES)}, got {', '.join(unknown)}")
     options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / f"{NAME}.gauntax"
-    train(path, steps=options.steps, checkpoint=options.out / f"{NAME}.checkpoints")
-    print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
+    for name in options.names or RECIPES:
+        recipe, steps = RECIPES[name]
+        path = options.out / f"{name}.gauntax"
+        checkpoint = options.out / f"{name}.checkpoints"
+        recipe(path, steps=options.steps or steps, checkpoint=checkpoint)
+        print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
 
 
 if __name__ == "__main__":

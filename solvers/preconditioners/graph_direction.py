@@ -189,8 +189,7 @@ class GraphDirection(Learned):
             learning_rate: the first one.
             loss: "error", what `steps_of_error` steps of conjugate gradient leave of the error;
                 or "step", the published one, `|b - alpha A f(b)|^2 / |b|^2` with the step alpha
-                that is best in A's norm, as of `ConjugateDirection`: on one level it gives up what
-                is high for what is low, and takes more iterations.
+                that is best in A's norm, as of `ConjugateDirection`: a tenth more iterations.
             samples: right-hand sides for each matrix.
             vectors: Ritz vectors for each matrix.
             options: of `tensornet.training.fit` (checkpoints, validation, progress).

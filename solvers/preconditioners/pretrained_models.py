@@ -11,15 +11,17 @@ from tensornet.io import Header, load
 
 from .conjugate_direction import ConjugateDirection
 from .graph_cholesky import GraphCholesky
+from .graph_direction import GraphDirection
 from .graph_inverse import GraphApproximateInverse
 from .learned import Learned
 
 PRETRAINED = ("inverse-diffusion-2d", "cholesky-diffusion-2d")
-PRETRAINED_DIRECTIONS = ("direction-poisson-3d",)
+PRETRAINED_DIRECTIONS = ("direction-poisson-3d", "direction-diffusion-2d")
 VERSION = 1
 _FOLDER = Path(__file__).resolve().parent / "weights"
 _KINDS: dict[str, Any] = {
-    kind.__name__: kind for kind in (GraphApproximateInverse, GraphCholesky, ConjugateDirection)
+    kind.__name__: kind
+    for kind in (GraphApproximateInverse, GraphCholesky, ConjugateDirection, GraphDirection)
 }
 
 
@@ -41,11 +43,13 @@ def pretrained(name: str) -> Learned:
     return load(_FOLDER / f"{name}.gauntax", make=_build, version=VERSION)
 
 
-def pretrained_direction(name: str) -> ConjugateDirection:
-    """Return a trained direction network, to be put on a grid (`on`) and used by `flexible_cg`.
+def pretrained_direction(name: str) -> ConjugateDirection | GraphDirection:
+    """Return a trained direction network, for `flexible_cg`.
 
-    That of `"direction-poisson-3d"` was trained for -Laplace on 32^3 points with boxes among
-    them, by `examples/train_direction.py`.
+    That of `"direction-poisson-3d"`, to be put on a grid (`on`), was trained for -Laplace on 32^3
+    points with boxes among them; that of `"direction-diffusion-2d"`, to be analysed and set up,
+    for diffusion on the meshes that those of `pretrained` were. Both by
+    `examples/train_direction.py`.
 
     Args:
         name: one of `PRETRAINED_DIRECTIONS`.
