@@ -2,7 +2,8 @@
 
 In ELL a block holds rows of one length k as arrays (k, rows): y += v[j] * x[c[j]] for j < k,
 written out, is one loop over rows for XLA; the same as a sum over an axis is not, and takes 4 to
-40 times as long. Rows of many lengths are binned, so that little is padded.
+40 times as long. Rows of many lengths are binned, so that little is padded. A full diagonal is
+apart: it needs no column, and x stands where it is read.
 """
 
 import functools
@@ -13,7 +14,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, UInt
 
 from tensornet.validation import is_traced
 
@@ -29,9 +30,12 @@ _BIN_LEAST = 20_000  # and how many at least: a block costs compiling and a laun
 
 
 class Block(eqx.Module):
-    """Rows of one length, padded entries with value zero and column zero."""
+    """Rows of one length, padded entries with value zero and column zero.
 
-    columns: Int[Array, "length rows"]
+    Columns are unsigned: XLA checks signed ones at both ends.
+    """
+
+    columns: UInt[Array, "length rows"]
     slots: Int[Array, "length rows"]  # which value of the pattern; its nnz where padded
     values: Float[Array, "length rows"]
 
@@ -54,15 +58,24 @@ class Block(eqx.Module):
         return jax.lax.scan(add, start, (values, columns))[0]
 
 
+class Diagonal(eqx.Module):
+    """The diagonal of a square matrix that has an entry in each place of it."""
+
+    slots: Int[Array, " rows"]  # which value of the pattern
+    values: Float[Array, " rows"]
+
+
 class ELL(SparseMatrix):
     """A sparse matrix as blocks of rows of equal length.
 
     Attributes:
-        blocks: the rows, shortest first.
+        own: the diagonal, None where the pattern lacks some of it.
+        blocks: the rows, without that, shortest first.
         order: where each row stands in the blocks one after the other; None where they are in
             order, in a single block.
     """
 
+    own: Diagonal | None
     blocks: tuple[Block, ...]
     order: Int[Array, " rows"] | None
     _pattern: Pattern = eqx.field(static=True)
@@ -80,7 +93,11 @@ class ELL(SparseMatrix):
             Block(jnp.asarray(columns), jnp.asarray(slots), take_or_zero(data, jnp.asarray(slots)))
             for columns, slots in bins
         )
-        return cls(blocks, None if order is None else jnp.asarray(order), pattern)
+        own = None
+        if has_diagonal(pattern):
+            slots = jnp.asarray(pattern.diagonal)
+            own = Diagonal(slots, take_or_zero(data, slots))
+        return cls(own, blocks, None if order is None else jnp.asarray(order), pattern)
 
     @property
     def pattern(self) -> Pattern:  # noqa: D102
@@ -93,8 +110,9 @@ class ELL(SparseMatrix):
     @property
     def data(self) -> Float[Array, " entries"]:  # noqa: D102
         joined = np if not is_traced(self.blocks) else jnp
-        values = [joined.asarray(block.values).ravel() for block in self.blocks]
-        slots = [joined.asarray(block.slots).ravel() for block in self.blocks]
+        parts = self.blocks if self.own is None else (*self.blocks, self.own)
+        values = [joined.asarray(part.values).ravel() for part in parts]
+        slots = [joined.asarray(part.slots).ravel() for part in parts]
         return put(joined.concatenate(values), joined.concatenate(slots), self.nnz)
 
     def with_data(self, data: Float[Array, " entries"]) -> "ELL":  # noqa: D102
@@ -103,16 +121,23 @@ class ELL(SparseMatrix):
             Block(block.columns, block.slots, take_or_zero(data, block.slots))
             for block in self.blocks
         )
-        return ELL(blocks, self.order, self._pattern)
+        own = self.own
+        if own is not None:
+            own = Diagonal(own.slots, take_or_zero(data, own.slots))
+        return ELL(own, blocks, self.order, self._pattern)
+
+    def diagonal(self) -> Float[Array, " least"]:  # noqa: D102
+        return super().diagonal() if self.own is None else self.own.values
 
     def row_norms(self) -> Float[Array, " rows"]:  # noqa: D102
-        parts = [jnp.sum(jnp.abs(block.values), axis=0) for block in self.blocks]
-        if self.order is None:
-            return parts[0]
-        return jnp.concatenate(parts)[self.order]
+        found = self._ordered([jnp.sum(jnp.abs(block.values), axis=0) for block in self.blocks])
+        return found if self.own is None else jnp.abs(self.own.values) + found
 
     def mv(self, x: Float[Array, "columns *many"]) -> Float[Array, "rows *many"]:  # noqa: D102
-        parts = [block.mv(x) for block in self.blocks]
+        found = self._ordered([block.mv(x) for block in self.blocks])
+        return found if self.own is None else spread(self.own.values, x) * x + found
+
+    def _ordered(self, parts: list[Array]) -> Array:
         if self.order is None:
             return parts[0]
         return (
@@ -134,14 +159,18 @@ def _sum(values: Array, columns: Array, x: Array) -> Array:
 @functools.lru_cache(maxsize=64)
 def layout(pattern: Pattern) -> tuple[list[tuple[np.ndarray, np.ndarray]], np.ndarray | None]:
     """Return columns and slots of each block, and the place of each row in them."""
+    kept = np.arange(pattern.nnz + 1, dtype=np.int32)  # the last one: where none is
+    if has_diagonal(pattern):
+        beside = pattern.rows != pattern.indices
+        pattern, kept = pattern.select(beside), kept[np.append(beside, True)]
     lengths = pattern.lengths
     edges = bin_lengths(lengths)
     if len(edges) == 1:
-        return [_block(pattern, np.arange(pattern.shape[0]), edges[0])], None
+        return [_block(pattern, kept, np.arange(pattern.shape[0]), edges[0])], None
     blocks, places, least = [], [], -1
     for most in edges:
         rows = np.flatnonzero((lengths > least) & (lengths <= most))
-        blocks.append(_block(pattern, rows, most))
+        blocks.append(_block(pattern, kept, rows, most))
         places.append(rows)
         least = most
     order = np.empty(pattern.shape[0], np.int32)
@@ -173,10 +202,17 @@ def bin_lengths(lengths: np.ndarray) -> list[int]:
     return best[1]
 
 
-def _block(pattern: Pattern, rows: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+def has_diagonal(pattern: Pattern) -> bool:
+    """Return whether a pattern is square and has every place of its diagonal."""
+    return pattern.shape[0] == pattern.shape[1] and bool((pattern.diagonal < pattern.nnz).all())
+
+
+def _block(
+    pattern: Pattern, kept: np.ndarray, rows: np.ndarray, length: int
+) -> tuple[np.ndarray, np.ndarray]:
     places = np.arange(length)[:, None]
     slots = pattern.indptr[rows][None, :] + places
     inside = places < pattern.lengths[rows][None, :]
     slots = np.where(inside, slots, pattern.nnz)
     padded = np.append(pattern.indices, 0)
-    return padded[slots].astype(np.int32), slots.astype(np.int32)
+    return padded[slots].astype(np.uint32), kept[slots]
