@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import e3nn_jax as e3nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float64
@@ -75,10 +76,22 @@ def pointwise(
     )
 
 
-def _filled(table: np.ndarray, axis: int) -> np.ndarray:
+def _filled(table: np.ndarray, axis: int, more: int | None = None) -> np.ndarray:
     widths = [(0, 0)] * table.ndim
-    widths[axis] = (0, -table.shape[axis] % _COLUMNS)
+    widths[axis] = (0, -table.shape[axis] % _COLUMNS if more is None else more)
     return np.pad(table, widths)
+
+
+def _more(components: int, use: Use) -> int:
+    """Return how many zeros make coefficients columns that a CPU's products are fast with.
+
+    Columns of a result, and of a gradient, come in 16, 8, or 4 at a time and then one by one: 81
+    coefficients take longer than 84, 25 longer than 32. The copies cost less from ten on.
+    """
+    if (use.device or jax.default_backend()) != "cpu" or components <= _COLUMNS // 2:
+        return 0
+    beyond = components % _COLUMNS
+    return -components % (_COLUMNS if beyond > 4 else 4)
 
 
 def through(space: Space, fields: Fields, use: Use) -> Program:
@@ -130,14 +143,17 @@ def _entrance(space: Space, fields: Fields, side: int, use: Use) -> _Way:
     for field in own:
         kept = np.concatenate([tables[field.component][run] for run in groups[field.members]])
         columns = kept[:, None] * _repeated(field.scale, irreps, field.members).T[:, :, None]
-        steps.append(times_table(columns.reshape(len(kept), -1), channels, use))
+        columns = columns.reshape(len(kept), -1)
+        steps.append(times_table(_filled(columns, 0, _more(len(kept), use)), channels, use))
     for runs in groups.values():
-        copied += sum(run.stop - run.start for run in runs) if runs != [slice(0, irreps.dim)] else 0
+        size = sum(run.stop - run.start for run in runs)
+        copied += size if runs != [slice(0, irreps.dim)] or _more(size, use) else 0
 
     def run(x: Array) -> list[Array]:
-        parts = {
-            members: _joined([x[..., run] for run in runs]) for members, runs in groups.items()
-        }
+        parts = {}
+        for members, runs in groups.items():
+            part = _joined([x[..., run] for run in runs])
+            parts[members] = _padded(part, _more(part.shape[-1], use))
         return [
             space.enter(
                 step.run(parts[field.members]).reshape(*x.shape[:2], len(field.scale), -1),
@@ -159,7 +175,8 @@ def _exit(space: Space, fields: Fields, sums: Sequence[tuple[int, int]], use: Us
         table = space.out[kind]
         kept = np.concatenate([table[:, run] for run in _runs(irreps, field.members)], axis=1)
         rows = kept * _repeated(field.scale, irreps, field.members)[:, None]
-        steps.append(times_table(rows.reshape(-1, rows.shape[2]), use.channels, use))
+        rows = rows.reshape(-1, rows.shape[2])
+        steps.append(times_table(_filled(rows, 1, _more(rows.shape[1], use)), use.channels, use))
     pieces = _pieces(irreps, [field.members for field in fields.out])
     copied = irreps.dim * use.rows if len(pieces) > 1 else 0
 
@@ -169,10 +186,15 @@ def _exit(space: Space, fields: Fields, sums: Sequence[tuple[int, int]], use: Us
             made = step.run(space.leave(h).reshape(*h.shape[:2], -1))
             known = results.get(field.members)
             results[field.members] = made if known is None else known + made
+        # Of each group's results without the zeros that fill them up.
         return _joined([results[members][..., run] for members, run in pieces])
 
     cost = (*(c for step in steps for c in step.cost), use.loop(_JUMP * copied, 2 * copied))
     return _Way(cost, run)
+
+
+def _padded(x: Array, more: int) -> Array:
+    return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, more)]) if more else x
 
 
 def _joined(arrays: Sequence[Array]) -> Array:
