@@ -1,5 +1,6 @@
 """Products of fields in a space that tables lead into and out of."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -18,6 +19,8 @@ from .fields import Fields
 _JUMP = 8
 # Columns that products on a CPU compute side by side.
 _COLUMNS = 16
+# Terms that a result in single precision is summed of at once: more lose digits.
+_TERMS = 1024
 
 
 class Space(NamedTuple):
@@ -169,28 +172,33 @@ def _entrance(space: Space, fields: Fields, side: int, use: Use) -> _Way:
 
 def _exit(space: Space, fields: Fields, sums: Sequence[tuple[int, int]], use: Use) -> _Way:
     irreps = fields.irreps[2]
-    steps: list[Table] = []
+    steps: list[list[tuple[slice, Table]]] = []
     left = [fields.out[m] for m, _ in sums]
     for field, (_, kind) in zip(left, sums, strict=True):
         table = space.out[kind]
         kept = np.concatenate([table[:, run] for run in _runs(irreps, field.members)], axis=1)
         rows = kept * _repeated(field.scale, irreps, field.members)[:, None]
         rows = rows.reshape(-1, rows.shape[2])
-        steps.append(times_table(_filled(rows, 1, _more(rows.shape[1], use)), use.channels, use))
+        rows = _filled(rows, 1, _more(rows.shape[1], use))
+        edges = np.linspace(0, len(rows), -(-len(rows) // _TERMS) + 1).astype(int).tolist()
+        parts = [slice(*pair) for pair in itertools.pairwise(edges)]
+        steps.append([(part, times_table(rows[part], use.channels, use)) for part in parts])
     pieces = _pieces(irreps, [field.members for field in fields.out])
     copied = irreps.dim * use.rows if len(pieces) > 1 else 0
 
     def run(found: list[Array]) -> Array:
         results: dict[tuple[int, ...], Array] = {}
-        for h, step, field in zip(found, steps, left, strict=True):
-            made = step.run(space.leave(h).reshape(*h.shape[:2], -1))
-            known = results.get(field.members)
-            results[field.members] = made if known is None else known + made
+        for h, parts, field in zip(found, steps, left, strict=True):
+            flat = space.leave(h).reshape(*h.shape[:2], -1)
+            for part, step in parts:
+                made = step.run(flat[..., part])
+                known = results.get(field.members)
+                results[field.members] = made if known is None else known + made
         # Of each group's results without the zeros that fill them up.
         return _joined([results[members][..., run] for members, run in pieces])
 
-    cost = (*(c for step in steps for c in step.cost), use.loop(_JUMP * copied, 2 * copied))
-    return _Way(cost, run)
+    own = (c for parts in steps for _, step in parts for c in step.cost)
+    return _Way((*own, use.loop(_JUMP * copied, 2 * copied)), run)
 
 
 def _padded(x: Array, more: int) -> Array:

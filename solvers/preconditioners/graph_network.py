@@ -107,7 +107,7 @@ class Round(eqx.Module):
 
 
 class GraphNetwork(eqx.Module):
-    """Encode, exchange, decode (Li et al. 2023; Pfaff et al. 2021): numbers for each entry.
+    """Encode, exchange, decode (Li et al. 2023; Pfaff et al. 2021): a number for each entry.
 
     The decoder starts at zero, so that an untrained network changes nothing.
 
@@ -126,7 +126,7 @@ class GraphNetwork(eqx.Module):
 
     @classmethod
     def build(
-        cls, width: int, rounds: int, key: PRNGKeyArray, *, outputs: int = 1, sides: bool = True
+        cls, width: int, rounds: int, key: PRNGKeyArray, *, sides: bool = True
     ) -> "GraphNetwork":
         """Draw the weights."""
         keys = iter(jax.random.split(key, 4 + 4 * rounds))
@@ -150,24 +150,20 @@ class GraphNetwork(eqx.Module):
             ),
             (
                 Dense.build(width, width, next(keys)),
-                Dense.build(width, outputs, next(keys), scale=0.0),
+                Dense.build(width, 1, next(keys), scale=0.0),
             ),
             sides,
         )
 
     def __call__(self, graph: Graph) -> Float[Array, " entries"]:
-        """Return a number for each entry, the first where there are several."""
-        return self.decode(graph)[:, 0]
-
-    def decode(self, graph: Graph) -> Float[Array, "entries outputs"]:
-        """Return all numbers for each entry."""
+        """Return a number for each entry."""
         nodes, edges = graph.features(sides=self.sides)
         x, e = self.encoders[0](nodes), self.encoders[1](edges)
         ones = jnp.ones(graph.rows.shape, e.dtype)
         mean = 1 / jnp.maximum(graph.to_rows(ones), 1)
         for exchange in self.rounds:
             x, e = exchange(graph, x, e, mean)
-        return self.decoder[1](jax.nn.relu(self.decoder[0](e)))
+        return self.decoder[1](jax.nn.relu(self.decoder[0](e)))[:, 0]
 
 
 def scaled(

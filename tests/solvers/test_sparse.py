@@ -19,7 +19,7 @@ from solvers.sparse import (
     from_scipy,
     product,
 )
-from solvers.sparse.ell import bin_lengths, layout
+from solvers.sparse.ell import bin_lengths, has_diagonal, layout
 
 
 def matrix(rows=30, columns=30, density=0.1, seed=0):
@@ -42,6 +42,7 @@ CASES = {
     "square": matrix(),
     "wide": matrix(20, 35),
     "long rows": long_rows(),
+    "long rows, diagonal": long_rows() + sp.eye_array(60),
     "empty": sp.csr_array((4, 5)),
     "tridiagonal": sp.csr_array(sp.diags_array([1.0, -2.0, 1.5], offsets=[-1, 0, 1], shape=(9, 9))),
 }
@@ -72,7 +73,8 @@ def test_products_are_scipys(case, layout, dtype):
 def test_any_layout_holds_every_entry_once(rows, columns, density, seed):
     pattern = Pattern.of(matrix(rows, columns, density, seed))
     blocks, order = layout(pattern)
-    slots = np.concatenate([slots.ravel() for _, slots in blocks])
+    apart = pattern.diagonal if has_diagonal(pattern) else np.empty(0, np.int32)
+    slots = np.concatenate([apart, *(slots.ravel() for _, slots in blocks)])
     assert sorted(slots[slots < pattern.nnz]) == list(range(pattern.nnz))
     for places, slots in blocks:
         held = slots < pattern.nnz
@@ -80,6 +82,24 @@ def test_any_layout_holds_every_entry_once(rows, columns, density, seed):
     assert sum(slots.shape[1] for _, slots in blocks) == rows
     assert order is None or sorted(order) == list(range(rows))
     assert bin_lengths(pattern.lengths)[-1] == pattern.lengths.max()
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_full_diagonal_is_apart(whole, x64):  # noqa: ARG001
+    a = sp.csr_array(CASES["long rows, diagonal"])
+    if not whole:
+        a = a.tolil()
+        a[4, 4] = 0
+        a = sp.csr_array(a)
+        a.eliminate_zeros()
+    ours = from_scipy(a, layout="ell")
+    assert (ours.own is not None) == whole
+    assert sum(int((block.slots < ours.nnz).sum()) for block in ours.blocks) == (
+        a.nnz - whole * a.shape[0]
+    )
+    doubled = jax.jit(lambda values: ours.with_data(values))(2 * ours.data)
+    np.testing.assert_array_equal(doubled.to_dense(), 2 * a.toarray())
+    np.testing.assert_array_equal(doubled.diagonal(), 2 * a.diagonal())
 
 
 def test_long_rows_are_binned():
