@@ -4,6 +4,7 @@ import functools
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -76,19 +77,14 @@ class Stencil(SparseMatrix):
         return absolute.mv(jnp.ones(self.shape[0], self.dtype))
 
     def mv(self, x: Float[Array, "columns *many"]) -> Float[Array, "rows *many"]:  # noqa: D102
-        many = x.shape[1:]
-        reach = [
-            max(abs(offset[axis]) for offset in self.offsets) for axis in range(len(self.grid))
-        ]
-        field = x.reshape(*self.grid, *many)
-        field = jnp.pad(field, [(r, r) for r in reach] + [(0, 0)] * len(many))
-        y = jnp.zeros((*self.grid, *many), jnp.result_type(self.dtype, x.dtype))
+        field = x.reshape(*self.grid, *x.shape[1:])
+        zero = jnp.zeros((), x.dtype)
+        y = jnp.zeros(field.shape, jnp.result_type(self.dtype, x.dtype))
         for k, offset in enumerate(self.offsets):
-            window = tuple(
-                slice(r + step, r + step + n)
-                for r, step, n in zip(reach, offset, self.grid, strict=True)
-            )
-            y = y + self.coefficients[k].reshape((1,) * y.ndim) * field[window]
+            # A shift for each, which XLA fuses; windows of a padded copy take twice as long.
+            moves = [(-step, step, 0) for step in offset] + [(0, 0, 0)] * (x.ndim - 1)
+            shifted = jax.lax.pad(field, zero, moves)
+            y = y + self.coefficients[k].reshape((1,) * y.ndim) * shifted
         return y.reshape(x.shape)
 
 
