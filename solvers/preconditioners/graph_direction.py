@@ -159,7 +159,7 @@ class GraphDirection(Learned):
         return lambda r: self.network(lambda x: graph.mv(graph.values, x), learned, largest, r)
 
     def misfit(self, graph: Graph, extra: Any, x: Array, b: Array) -> Float[Array, ""]:
-        """Return the share of |b|^2 that one step along f(b) leaves."""
+        """Return the share of `|b|^2` that one step along f(b) leaves."""
         del x
         d = self.product(graph, extra)(b)
         return left(b, d, graph.mv(graph.values, d))

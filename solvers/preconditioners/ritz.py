@@ -61,7 +61,7 @@ def ritz_samples(
 def left(
     b: Float[Array, "*many n"], d: Float[Array, "*many n"], image: Float[Array, "*many n"]
 ) -> Float[Array, "*many"]:
-    """Return |b - alpha A d|^2 / |b|^2 with the step alpha along d that is best in A's norm.
+    """Return `|b - alpha A d|^2 / |b|^2` with the step alpha along d that is best in A's norm.
 
     Args:
         b: the residual.
