@@ -124,7 +124,9 @@ class Solve:
             else:
                 import ilupp
 
-                inverse, name = ilupp.IChol0Preconditioner(sp.csr_matrix(matrix)), "scipy, ilupp"
+                parts = matrix.data, matrix.indices.astype(np.int32), matrix.indptr.astype(np.int32)
+                inverse = ilupp.IChol0Preconditioner(sp.csr_matrix(parts, shape=matrix.shape))
+                name = "scipy, ilupp"
 
             def run() -> Any:
                 count[0] = 0
