@@ -14,7 +14,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from train_preconditioners import training_set
 
 import tensornet
 from solvers.preconditioners import PRETRAINED_DIRECTIONS, ConjugateDirection, GraphDirection
@@ -71,6 +70,9 @@ def train_graph(
     checkpoint: Path | None = None,
 ) -> GraphDirection:
     """Train the one on graphs, write it to a file, and return it."""
+    # Meshes need scikit-fem, which grids do without.
+    from train_preconditioners import training_set
+
     key = jax.random.key(0)
     fit = GraphDirection(**GRAPH_OPTIONS, key=key).fit(
         training_set() if problems is None else problems,

@@ -17,7 +17,7 @@ from ..sparse.matrix import spread, take_or_zero
 from .base import pattern_of
 from .chebyshev import coefficients
 from .graph_network import Graph, GraphNetwork, numbers, scaled
-from .learned import Learned, collect
+from .learned import Learned, check_training, collect
 from .ritz import left, ritz_samples
 
 LOSSES = ("error", "step")
@@ -197,10 +197,7 @@ class GraphDirection(Learned):
         Raises:
             ValueError: no problems, an unknown loss, or numbers out of their range.
         """
-        if loss not in LOSSES:
-            raise ValueError(f"loss: expected one of {', '.join(LOSSES)}, got {loss!r}")
-        if not problems:
-            raise ValueError("problems: expected at least one matrix, got none")
+        check_training(problems, loss, LOSSES)
         counts = {"steps": steps, "batch_size": batch_size, "samples": samples, "vectors": vectors}
         for name, count in counts.items():
             check_rank(count, name)

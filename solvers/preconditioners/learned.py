@@ -109,10 +109,7 @@ class Learned(Preconditioner):
         Raises:
             ValueError: no problems, or an unknown loss.
         """
-        if loss not in LOSSES:
-            raise ValueError(f"loss: expected one of {', '.join(LOSSES)}, got {loss!r}")
-        if not problems:
-            raise ValueError("problems: expected at least one matrix, got none")
+        check_training(problems, loss, LOSSES)
         sides = None if loss == "noise" else _white
         data = collect(self, problems, key, sides=sides)
         return self.trained(
@@ -165,6 +162,18 @@ class Learned(Preconditioner):
             trainable=_only_network(self),
             **options,
         )
+
+
+def check_training(problems: Sequence[Any], loss: str, losses: Sequence[str]) -> None:
+    """Check what every `fit` is given.
+
+    Raises:
+        ValueError: no problems, or an unknown loss.
+    """
+    if loss not in losses:
+        raise ValueError(f"loss: expected one of {', '.join(losses)}, got {loss!r}")
+    if not problems:
+        raise ValueError("problems: expected at least one matrix, got none")
 
 
 def _only_network(model: Learned) -> Any:

@@ -87,7 +87,8 @@ def test_files_are_small_and_say_what_they_are():
         assert header.hyperparameters["steps"] > 100
     with pytest.raises(ValueError, match=r"name: expected one of inverse-diffusion-2d, .* 'heat'"):
         pretrained("heat")
-    with pytest.raises(ValueError, match=r"name: expected one of direction-poisson-3d, .* 'heat'"):
+    known = "direction-poisson-3d, direction-diffusion-2d"
+    with pytest.raises(ValueError, match=f"name: expected one of {known}, got 'heat'"):
         pretrained_direction("heat")
 
 
