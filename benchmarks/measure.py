@@ -12,7 +12,7 @@ import jax
 
 CLAIM_ROUNDS = 15
 _REST = 0.05  # seconds; OpenBLAS spins for 2**26 cycles, about half of this
-_SHORT = 0.1  # seconds; what takes less is called once more, untimed, after each rest
+_SHORT = 0.1  # seconds; what takes less runs in a loop, so long untimed and so long timed
 
 
 class Timed(Protocol):
@@ -83,9 +83,17 @@ class Timings:
 
 def _rested(program: Timed, *, short: bool) -> float:
     time.sleep(_REST)
-    if short:
-        program.seconds()
-    return program.seconds()
+    if not short:
+        return program.seconds()
+    _loop(program)
+    return statistics.fmean(_loop(program))
+
+
+def _loop(program: Timed) -> list[float]:
+    times: list[float] = []
+    while sum(times) < _SHORT:
+        times.append(program.seconds())
+    return times
 
 
 def interleave(
@@ -95,9 +103,9 @@ def interleave(
 
     Both are warmed up by two calls that do not count, of which the first may compile. No garbage is
     collected meanwhile, and each call waits until the threads that a BLAS has left spinning after
-    the one before are asleep. A short program is then called twice and the second call counts, as
-    in a loop: the first finds caches cold and threads asleep, which says more of the other program
-    than of this one.
+    the one before are asleep. A short program then runs in a loop, of whose second half the mean
+    call counts: the first ones find caches cold and threads and virtual cores asleep, which says
+    more of the other program and of the host than of this one.
 
     Args:
         ours: the program that is timed twice a round.
@@ -108,7 +116,8 @@ def interleave(
     """
     mine, theirs = (0.0 if p is None else (p.seconds(), p.seconds())[1] for p in (ours, peer))
     short, peer_short = mine < _SHORT, theirs < _SHORT
-    cost = 2 * (1 + short) * mine + (1 + peer_short) * theirs + 3 * _REST
+    loops = 2 * _SHORT * (2 * short + peer_short)
+    cost = 2 * mine + theirs + loops + 3 * _REST
     rounds = max(least, min(most, int(budget / max(cost, 1e-9)) - 1))
     first, second, other = [], [], []
     gc.collect()

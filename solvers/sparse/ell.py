@@ -149,11 +149,17 @@ class ELL(SparseMatrix):
 
 def _sum(values: Array, columns: Array, x: Array) -> Array:
     def term(j: int) -> Array:
-        return spread(values[j], x) * x.at[columns[j]].get(
-            mode="promise_in_bounds", wrap_negative_indices=False
-        )
+        return spread(values[j], x) * _rows(x, columns[j])
 
     return functools.reduce(lambda y, j: y + term(j), range(1, len(values)), term(0))
+
+
+def _rows(x: Array, places: Array) -> Array:
+    # x[places]; jnp's indexing casts them to signed ones, whose lower end is then checked.
+    numbers = jax.lax.GatherDimensionNumbers(
+        offset_dims=tuple(range(1, x.ndim)), collapsed_slice_dims=(0,), start_index_map=(0,)
+    )
+    return jax.lax.gather(x, places[:, None], numbers, (1, *x.shape[1:]), mode="promise_in_bounds")
 
 
 @functools.lru_cache(maxsize=64)
