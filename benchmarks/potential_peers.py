@@ -43,9 +43,11 @@ class Model(NamedTuple):
         return sum(leaf.size for leaf in jax.tree.leaves(self.weights))
 
 
-def ours(config: Config, graph: Graph) -> Model:
-    """Return our potential; scale and energies of isolated atoms are not trained."""
-    potential = Potential(config, key=jax.random.key(0))
+def ours(
+    config: Config, graph: Graph, changed: Callable[[Potential], Potential] = lambda made: made
+) -> Model:
+    """Return our potential, or what is made of it; what `fit` holds fixed is not trained."""
+    potential = changed(Potential(config, key=jax.random.key(0)))
     chosen = jax.tree.map(eqx.is_inexact_array, potential)
     fixed = jax.tree.map(lambda _: False, potential.scale_shift)
     chosen = eqx.tree_at(lambda made: made.scale_shift, chosen, fixed)

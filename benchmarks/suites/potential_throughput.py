@@ -6,30 +6,23 @@ our radial network and readout is what makes them so. All take the same optimize
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
-import numpy as np
-import optax
 
-from equivariant.nn import isolated_atom_energies
-from equivariant.potential import Config, Frame, Potential, config_for, muon
-from equivariant.potential.batches import Batch, examples_of, joined
-from equivariant.potential.frames import composition
+from equivariant.potential import Config, Potential, config_for
+from equivariant.potential.batches import Batch
 
 from ..case import Case, Context, Peer, Speed
-from ..measure import Program
 from ..potential_peers import EDGE_DEGREE, HIDDEN, ORDER, PEERS, Model, installed, ours, peer
+from ..potential_steps import FORCES, OWN_STEP, STEP, Compiled, batch_of, compiled, molecules
 from ..rows import Row, ratio
-from .potential import DATA, frames
 
 SUITE = "potential_throughput"
 # Least ratios of a peer's seconds and temporary bytes to ours, and how far parameters may differ.
 SECONDS, BYTES, SIZE = 1.5, 1.0, 0.1
-FORCES, STEP, OWN_STEP = "energy and forces", "training step", "training step, ours by Muon"
 _MACE: dict[str, Any] = {
     "layers": 2, "edge_degree": EDGE_DEGREE, "product": "power", "order": ORDER,
 }  # fmt: skip
@@ -50,25 +43,6 @@ def cases(quick: bool) -> list[Case]:
         Case(SUITE, f"{problem.name}, {task}", "float32", Beside(problem, task, quick))
         for problem in problems
         for task in ((FORCES, STEP) if quick else (FORCES, STEP, OWN_STEP))
-    ]
-
-
-@functools.cache
-def molecules(number: int) -> list[Frame]:
-    """Return frames of acetylacetone; where the data set is absent, as many atoms at random."""
-    if DATA.is_dir():
-        return frames()[0][:number]
-    rng = np.random.default_rng(0)
-    numbers = np.array([6] * 5 + [8] * 2 + [1] * 8)
-    lattice = 1.4 * np.indices((3, 3, 2)).reshape(3, -1).T[: len(numbers)]
-    return [
-        Frame(
-            rng.permutation(numbers),
-            lattice + rng.normal(scale=0.1, size=lattice.shape),
-            energy=rng.normal(),
-            forces=rng.normal(size=lattice.shape),
-        )
-        for _ in range(number)
     ]
 
 
@@ -101,15 +75,7 @@ class Problem:
         return config_for(molecules(self.molecules), **options, **OPTIONS[self.other])
 
     def batch(self) -> Batch:
-        config, known = self.config(), molecules(self.molecules)
-        counts = composition(known, config.species)
-        energies = isolated_atom_energies(counts, [frame.energy for frame in known])
-        examples = examples_of(
-            known, species=config.species, cutoff=config.cutoff, energies=energies
-        )
-        structures, nodes, edges = np.sum([e.graph.sizes for e in examples], 0).tolist()
-        sizes = (structures + 1, 8 * (nodes // 8 + 1), edges)
-        return joined(examples, cutoff=config.cutoff, sizes=sizes)
+        return batch_of(self.config(), molecules(self.molecules))
 
     def theirs(self) -> Model:
         return _theirs(self)
@@ -137,49 +103,6 @@ def _parameters(config: Config) -> int:
     shapes = eqx.filter_eval_shape(lambda key: Potential(config, key=key), jax.random.key(0))
     fixed = jax.tree.leaves(shapes.scale_shift)
     return sum(z.size for z in jax.tree.leaves(shapes)) - sum(z.size for z in fixed)
-
-
-class Compiled:
-    """A function of a model, compiled when it first runs."""
-
-    def __init__(self, name: str, function: Callable[..., Any], *operands: Any):
-        self.name, self.function, self.operands = name, function, operands
-
-    @functools.cached_property
-    def executable(self) -> Any:
-        # Ours asks for this everywhere, and nequip-eqx for the whole process.
-        with jax.default_matmul_precision("highest"):
-            return jax.jit(self.function).lower(*self.operands).compile()
-
-    def program(self) -> Program:
-        """Return what is timed."""
-        return Program(self.name, lambda: self.executable(*self.operands))
-
-    def temp_bytes(self) -> float:
-        """Return XLA's temporary bytes."""
-        return float(self.executable.memory_analysis().temp_size_in_bytes)
-
-
-def compiled(task: str, model: Model, batch: Batch) -> Compiled:
-    """Return what a task is with a model."""
-    if task == FORCES:
-        return Compiled(model.name, model.predict, model.weights, model.graph)
-    optimizer = muon(1e-3) if task == OWN_STEP else optax.amsgrad(1e-3)
-
-    def loss(weights: Any, graph: Any, batch: Batch) -> jax.Array:
-        energy, forces = model.predict(weights, graph)
-        atoms = jnp.zeros_like(batch.energy).at[batch.graph.structure].add(1.0)
-        wrong = jnp.where(batch.graph.real, (energy - batch.energy) / atoms, 0)
-        off = jnp.where(batch.graph.atoms[:, None], forces - batch.forces, 0)
-        return 10 * jnp.mean(wrong**2) + jnp.mean(off**2)
-
-    def step(weights: Any, state: Any, graph: Any, batch: Batch) -> tuple[Any, Any, jax.Array]:
-        value, slopes = jax.value_and_grad(loss)(weights, graph, batch)
-        updates, state = optimizer.update(slopes, state, weights)
-        return optax.apply_updates(weights, updates), state, value
-
-    state = jax.jit(optimizer.init)(model.weights)
-    return Compiled(model.name, step, model.weights, state, model.graph, batch)
 
 
 @functools.lru_cache(maxsize=2)

@@ -36,7 +36,8 @@ _KNOWN: dict[str, dict[str, tuple[type, ...]]] = {
     "model": dict.fromkeys(("cutoff", "neighbours", "scale", "repulsion"), _NUMBER)
     | dict.fromkeys(("channels", "degree", "edge_degree", "layers", "order"), _COUNT)
     | dict.fromkeys(("functions", "width"), _COUNT)
-    | {"species": (list,), "product": _TEXT, "method": _TEXT, "memory_limit": (*_COUNT, *_TEXT)},
+    | dict.fromkeys(("product", "paths", "method"), _TEXT)
+    | {"species": (list,), "memory_limit": (*_COUNT, *_TEXT)},
     "training": dict.fromkeys((f"{name}_weight" for name in Weights._fields), _NUMBER)
     | dict.fromkeys(("learning_rate", "ema"), _NUMBER)
     | dict.fromkeys(("steps", "epochs", "batch_size", "patience"), _COUNT)

@@ -13,13 +13,21 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from tensornet.planner import contract
 
+from ..bilinear import PATHS
 from ..draw import normal
 from ..interaction import Interaction
 from ..nn import ZBL, Bessel, Gate, Linear, ManyBody, Readout, ScaleShift
 from ..tensor_product import TensorProduct
 from .graph import Graph
 
-PRODUCTS = ("power", "gate", "gaunt", "clebsch-gordan")
+PRODUCTS = ("power", "gate", "gaunt", "clebsch-gordan", "cp")
+# Coupling, weights, and how it is computed, of those that are tensor products.
+_COUPLINGS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "gaunt": ("gaunt", "per-degree", {}),
+    "clebsch-gordan": ("clebsch-gordan", "per-path", {}),
+    "cp": ("clebsch-gordan", "per-degree", {"method": "cp", "rtol": 1e-9}),
+}
+_CP_DEGREE = 3  # up to which there are exact tables
 
 
 @dataclass(frozen=True)
@@ -36,7 +44,10 @@ class Config:
         layers: how many interactions.
         product: what makes more of the received sums A. `"power"`: `ManyBody`, powers up to
             `order` on the grid; `"gate"`: `Gate`; `"gaunt"`, `"clebsch-gordan"`: A + A (x) A, by a
-            `TensorProduct` of that coupling.
+            `TensorProduct` of that coupling; `"cp"`: Clebsch-Gordan from the exact CP tables, with
+            weights per degree, of degrees up to 3.
+        paths: of tensor products. `"even"`: features are of natural parity (0e, 1o, 2e, ...);
+            `"all"`: of both parities, with the paths of odd l1 + l2 + l3 between them.
         order: of `"power"`.
         functions: of the radial basis.
         width: of the radial network's two hidden layers, and of the last readout.
@@ -55,6 +66,7 @@ class Config:
     edge_degree: int | None = None
     layers: int = 2
     product: str = "power"
+    paths: str = "even"
     order: int = 3
     functions: int = 8
     width: int = 32
@@ -75,6 +87,18 @@ class Config:
             raise ValueError(f"species: expected distinct atomic numbers, got {self.species}")
         if self.product not in PRODUCTS:
             raise ValueError(f"product: expected one of {PRODUCTS}, got {self.product!r}")
+        if self.paths not in PATHS:
+            raise ValueError(f"paths: expected one of {PATHS}, got {self.paths!r}")
+        if self.paths == "all" and self.product in ("power", "cp"):
+            raise ValueError(
+                f"paths: expected 'even' with product={self.product!r}, which is of functions on "
+                f"the sphere, got 'all'"
+            )
+        if self.product == "cp" and _largest(self) > _CP_DEGREE:
+            raise ValueError(
+                f"degree, edge_degree: expected at most {_CP_DEGREE} with product='cp', got "
+                f"{self.degree} and {self.edge_degree}"
+            )
         if self.energies is not None and len(self.energies) != len(self.species):
             raise ValueError(
                 f"energies: expected one for each of {len(self.species)} species, got "
@@ -105,8 +129,8 @@ class Layer(eqx.Module):
     skip: Linear
     neighbours: float = eqx.field(static=True)
 
-    def __init__(self, config: Config, irreps_in: Any, irreps_out: Any, *, key: PRNGKeyArray):
-        """Draw the weights of one layer of a `Potential`."""
+    def __init__(self, config: Config, irreps_in: e3nn.Irreps, wanted: Any, *, key: PRNGKeyArray):
+        """Draw the weights of a layer whose results are what it can make of those wanted."""
         keys = jax.random.split(key, 7)
         width, channels = config.width, config.channels
         self.neighbours = float(config.neighbours)
@@ -117,7 +141,7 @@ class Layer(eqx.Module):
         self.interaction = Interaction(
             irreps_in,
             _edge_irreps(config),
-            natural(min(_largest(config), _reach(config, irreps_in))),
+            _reached(irreps_in, _edge_irreps(config), _features(config, _largest(config))),
             channels=channels,
             features=width,
             method=config.method,
@@ -125,9 +149,10 @@ class Layer(eqx.Module):
             key=keys[2],
         )
         received = self.interaction.irreps_out
-        self.product, made = _product(config, received, irreps_out, keys[3])
+        self.product, made = _product(config, received, wanted, keys[3])
+        kept = _among(irreps_in, wanted)
+        irreps_out = _first(kept, _among(wanted, made))
         self.mixing = Linear(made, irreps_out, channels=channels, key=keys[4])
-        kept = e3nn.Irreps([i for i in irreps_out if i in list(e3nn.Irreps(irreps_in))])
         self.own = normal(keys[5], (len(config.species), channels))
         self.skip = Linear(irreps_in, kept, channels=channels, key=keys[6])
 
@@ -146,13 +171,19 @@ class Layer(eqx.Module):
 
 
 class Squared(eqx.Module):
-    """x + x (x) x, channel by channel."""
+    """x + x (x) x, channel by channel, of a product whose first irreps are those of x.
+
+    With `mixing` the second factor is a mix of all channels: of one alone, odd paths between equal
+    degrees are zero, as v x v is, and no axial vector would be made of vectors.
+    """
 
     product: TensorProduct
+    mixing: Linear | None
 
     def __call__(self, x: Array, species: Array) -> Array:  # noqa: ARG002  as the others
         """Apply to `[nodes, channels, dim]`."""
-        return x + self.product(x, x)
+        other = x if self.mixing is None else self.mixing(x)
+        return self.product(x, other).at[..., : x.shape[-1]].add(x)
 
 
 class Gated(eqx.Module):
@@ -196,21 +227,18 @@ class Potential(eqx.Module):
         first, *keys = jax.random.split(key, 1 + 2 * config.layers)
         self.embedding = normal(first, (len(config.species), config.channels))
         self.basis = Bessel(config.cutoff, config.functions)
-        hidden = natural(config.degree)
+        hidden = _features(config, config.degree)
         scalar = e3nn.Irreps("0e")
-        ends = [scalar, *[hidden] * (config.layers - 1), scalar]
-        self.layers = tuple(
-            Layer(config, ends[n], ends[n + 1], key=keys[2 * n]) for n in range(config.layers)
-        )
-        self.readouts = tuple(
-            Readout(
-                ends[n + 1],
-                channels=config.channels,
-                width=config.width if n == config.layers - 1 else None,
-                key=keys[2 * n + 1],
+        layers, readouts, irreps = [], [], scalar
+        for n in range(config.layers):
+            last = n == config.layers - 1
+            layers.append(Layer(config, irreps, scalar if last else hidden, key=keys[2 * n]))
+            irreps = layers[-1].mixing.irreps_out
+            width = config.width if last else None
+            readouts.append(
+                Readout(irreps, channels=config.channels, width=width, key=keys[2 * n + 1])
             )
-            for n in range(config.layers)
-        )
+        self.layers, self.readouts = tuple(layers), tuple(readouts)
         number = len(config.species)
         self.scale_shift = ScaleShift([config.scale] * number, config.energies or [0.0] * number)
         cut = config.repulsion
@@ -247,12 +275,16 @@ def _product(
         return many, wanted
     if config.product == "gate":
         return Gated(Gate(irreps, channels=channels, key=key)), irreps
-    weights = "per-path" if config.product == "clebsch-gordan" else "per-degree"
+    coupling, weights, how = _COUPLINGS[config.product]
+    made = _first(irreps, _reached(irreps, irreps, _features(config, _largest(config))))
     product = TensorProduct(
-        irreps, irreps, irreps, coupling=config.product, weights=weights, paths="even",
-        channels=channels, key=key,
+        irreps, irreps, made, coupling=coupling, weights=weights, paths=config.paths,
+        channels=channels, key=key, **how,
     )  # fmt: skip
-    return Squared(product), irreps
+    mixing = None
+    if config.paths == "all":
+        mixing = Linear(irreps, irreps, channels=channels, key=jax.random.fold_in(key, 1))
+    return Squared(product, mixing), made
 
 
 def natural(degree: int) -> e3nn.Irreps:
@@ -269,6 +301,26 @@ def _largest(config: Config) -> int:
     return max(config.degree, _edge_irreps(config).lmax)
 
 
-def _reach(config: Config, irreps_in: Any) -> int:
-    """Return the largest degree that an interaction can reach."""
-    return e3nn.Irreps(irreps_in).lmax + _edge_irreps(config).lmax
+def _features(config: Config, degree: int) -> e3nn.Irreps:
+    """Return the irreps that features up to a degree may have."""
+    if config.paths == "even":
+        return natural(degree)
+    return natural(degree) + e3nn.Irreps("+".join(f"{n}{'oe'[n % 2]}" for n in range(degree + 1)))
+
+
+def _reached(first: Any, second: Any, wanted: e3nn.Irreps) -> e3nn.Irreps:
+    """Return those of the wanted irreps that some path of two others leads to."""
+    made = {ir for _, a in e3nn.Irreps(first) for _, b in e3nn.Irreps(second) for ir in a * b}
+    return _among(wanted, e3nn.Irreps([(1, ir) for ir in made]))
+
+
+def _among(irreps: e3nn.Irreps, others: e3nn.Irreps) -> e3nn.Irreps:
+    """Return those irreps that are among others, in their order."""
+    known = {ir for _, ir in others}
+    return e3nn.Irreps([(1, ir) for _, ir in irreps if ir in known])
+
+
+def _first(irreps: e3nn.Irreps, others: e3nn.Irreps) -> e3nn.Irreps:
+    """Return irreps, and after them those of others that are not among them."""
+    known = {ir for _, ir in irreps}
+    return irreps + e3nn.Irreps([(1, ir) for _, ir in others if ir not in known])

@@ -18,7 +18,7 @@ import optax
 from jaxtyping import Array
 from optax.contrib import MuonDimensionNumbers
 
-from .model import Potential
+from .model import Potential, Squared
 
 # Root mean square of a step in units of the learning rate, about that of Adam.
 _SIZE = 0.2
@@ -58,6 +58,8 @@ def matrix_axes(weights: Any) -> Any:
         for layer in potential.layers:
             found += [*layer.radial, *layer.interaction.mixing]
             found += [*layer.mixing.weights, *layer.skip.weights]
+            if isinstance(layer.product, Squared) and layer.product.mixing is not None:
+                found += layer.product.mixing.weights
         return found
 
     def by_path(potential: Any) -> list[Any]:

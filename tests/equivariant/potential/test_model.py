@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from equivariant import TensorProduct
 from equivariant.potential import (
     Config,
     Potential,
@@ -130,12 +131,19 @@ def test_energy_and_forces_are_smooth_where_a_neighbour_leaves(x64):  # noqa: AR
     np.testing.assert_allclose(results[0][1], results[1][1], rtol=0, atol=1e-7)
 
 
-@pytest.mark.parametrize("product", ["gate", "gaunt", "clebsch-gordan"])
-def test_other_products_are_invariant(product):
-    config = Config((1, 8), cutoff=2.0, channels=2, layers=2, product=product, width=4)
+PRODUCTS = [
+    ("gate", "even"), ("gaunt", "even"), ("gaunt", "all"), ("clebsch-gordan", "even"),
+    ("clebsch-gordan", "all"), ("cp", "even"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("product", "paths"), PRODUCTS)
+def test_other_products_are_invariant(product, paths):
+    options = {"product": product, "paths": paths, "edge_degree": 2}
+    config = Config((1, 8), cutoff=2.0, channels=2, layers=2, width=4, **options)
     made = Potential(config, key=jax.random.key(1))
     positions, numbers, _ = structure()
-    turn = Rotation.random(rng=np.random.default_rng(3)).as_matrix()
+    turn = -Rotation.random(rng=np.random.default_rng(3)).as_matrix()
     run = eqx.filter_jit(energies)
     one, two = (
         run(made, padded([graph(z, numbers, dtype=jnp.float32)], cutoff=2, sizes=SIZES))[0]
@@ -146,6 +154,40 @@ def test_other_products_are_invariant(product):
         made, padded([graph(positions[:1], numbers[:1], dtype=jnp.float32)], cutoff=2, sizes=SIZES)
     )
     assert abs(one - lone[0]) > 1e-3
+
+
+def test_features_of_both_parities_are_used(x64):  # noqa: ARG001
+    """Axial vectors and pseudoscalars are made by odd paths, and reach the energy."""
+    config = dataclasses.replace(SMALL, product="gaunt", paths="all", edge_degree=2)
+    made = Potential(config, key=jax.random.key(1))
+    first = made.layers[0].mixing
+    assert {str(ir) for _, ir in first.irreps_out} == {"0e", "1o", "1e"}
+    assert "1x0o" in str(made.layers[1].interaction.irreps_out)
+    slopes = eqx.filter_grad(lambda m: energies(m, graph(*structure())).sum())(made)
+    for weights in (*slopes.layers[0].mixing.weights, *slopes.layers[1].interaction.mixing):
+        assert abs(weights).max() > 1e-8
+    even = Potential(dataclasses.replace(config, paths="even"), key=jax.random.key(1))
+    assert {str(ir) for _, ir in even.layers[0].mixing.irreps_out} == {"0e", "1o"}
+
+
+def test_cp_is_clebsch_gordan_with_weights_per_degree(x64):  # noqa: ARG001
+    config = dataclasses.replace(SMALL, product="cp", edge_degree=3)
+    made = Potential(config, key=jax.random.key(1))
+
+    def exact(product):
+        other = TensorProduct(
+            product.irreps_in1, product.irreps_in2, product.irreps_out, paths="even",
+            coupling="clebsch-gordan", channels=product.channels, key=jax.random.key(0),
+        )  # fmt: skip
+        return eqx.tree_at(lambda p: p.weights, other, product.weights)
+
+    products = [layer.product.product for layer in made.layers]
+    assert {product.method for product in products} == {"cp"}
+    other = eqx.tree_at(
+        lambda m: [layer.product.product for layer in m.layers], made, [*map(exact, products)]
+    )
+    at = graph(*structure())
+    np.testing.assert_allclose(energies(made, at), energies(other, at), rtol=1e-8)
 
 
 def test_forces_can_be_trained(x64):  # noqa: ARG001
@@ -176,6 +218,14 @@ def test_refusals():
         Config((1, 1))
     with pytest.raises(ValueError, match="product: expected one of"):
         Config((1,), product="cubic")
+    with pytest.raises(ValueError, match=r"paths: expected one of .*, got 'odd'"):
+        Config((1,), paths="odd")
+    with pytest.raises(ValueError, match="paths: expected 'even' with product='power'"):
+        Config((1,), paths="all")
+    with pytest.raises(
+        ValueError, match="degree, edge_degree: expected at most 3 with product='cp"
+    ):
+        Config((1,), product="cp", degree=4)
     with pytest.raises(ValueError, match="energies: expected one for each of 2 species, got 1"):
         Config((1, 8), energies=(0.0,))
     with pytest.raises(ValueError, match="layers: expected at least 1, got 0"):
