@@ -18,7 +18,9 @@ from equivariant.potential.frames import composition
 from .measure import Program
 from .potential_peers import Model
 
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "acac"
+ROOT = Path(__file__).resolve().parents[1]
+DATA = ROOT.parent / "shared" / "data" / "acac"
+LARGER_DATA = DATA.parent / "3bpa"
 HELD_OUT = 50
 FORCES, STEP, OWN_STEP = "energy and forces", "training step", "training step, ours by Muon"
 
@@ -26,11 +28,27 @@ FORCES, STEP, OWN_STEP = "energy and forces", "training step", "training step, o
 @functools.cache
 def frames() -> tuple[list[Frame], list[Frame], list[Frame]]:
     """Return frames to learn from, to choose by, and to judge by."""
-    every = read_frames(DATA / "train_300K.xyz")
+    return *_split(DATA / "train_300K.xyz"), read_frames(DATA / "test_MD_300K.xyz")
+
+
+@functools.cache
+def larger_frames() -> tuple[list[Frame], list[Frame], list[Frame]]:
+    """Return the same of 3BPA at 300 K, a molecule of 27 atoms."""
+    with np.load(LARGER_DATA / "test_300K.npz") as z:
+        test = [
+            Frame(z["atomic_numbers"], place, energy=float(energy), forces=forces)
+            for place, energy, forces in zip(
+                z["pos"], z["energy"].ravel(), z["forces"], strict=True
+            )
+        ]
+    return *_split(LARGER_DATA / "train_300K.xyz"), test
+
+
+def _split(path: Path) -> tuple[list[Frame], list[Frame]]:
+    every = read_frames(path)
     order = np.random.default_rng(0).permutation(len(every))
     held, known = order[:HELD_OUT], order[HELD_OUT:]
-    test = read_frames(DATA / "test_MD_300K.xyz")
-    return [every[n] for n in known], [every[n] for n in held], test
+    return [every[n] for n in known], [every[n] for n in held]
 
 
 @functools.cache

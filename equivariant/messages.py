@@ -24,7 +24,7 @@ from .method import Use, planned, times_table
 METHODS = ("auto", "direct", "so2")
 # Bytes of a block of edges that a CPU computes from its caches, and blocks that are not worth
 # computing twice for a gradient.
-_IN_CACHE, _FEW = 8e6, 3
+_IN_CACHE, _FEW = 8e6, 8
 
 
 class Messages(NamedTuple):
