@@ -68,7 +68,7 @@ PUBLISHED = {
     "MACE, L=2": (8.8, 3.0),
 }
 LARGER: dict[str, Any] = {"channels": 32, "degree": 2, "edge_degree": 3}
-LARGER_STEPS = 25_000
+LARGER_STEPS = 15_000
 CHECKPOINTS = ROOT / "out" / "3bpa"
 
 
