@@ -53,12 +53,14 @@ def matrix_axes(weights: Any) -> Any:
     if not isinstance(weights, Potential):
         raise TypeError(f"weights: expected those of a Potential, got {type(weights).__name__}")
 
+    both_parities = weights.config.paths == "all"
+
     def matrices(potential: Any) -> list[Any]:
         found = [readout.first for readout in potential.readouts]
         for layer in potential.layers:
             found += [*layer.radial, *layer.interaction.mixing]
             found += [*layer.mixing.weights, *layer.skip.weights]
-            if isinstance(layer.product, Squared) and layer.product.mixing is not None:
+            if both_parities and isinstance(layer.product, Squared):
                 found += layer.product.mixing.weights
         return found
 

@@ -23,9 +23,16 @@ def polar(matrix):
 
 
 # With one channel some matrices are vectors, which are for NAdam.
-@pytest.mark.parametrize("channels", [SMALL.channels, 1])
-def test_first_step_is_orthogonal_for_matrices_and_nadams_for_all_else(channels):
-    model = Potential(dataclasses.replace(SMALL, channels=channels), key=KEY)
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {}, {"channels": 1}, {"product": "gate"}, {"product": "cp"}, {"product": "gaunt"},
+        {"product": "gaunt", "paths": "all"}, {"product": "clebsch-gordan", "paths": "all"},
+    ],
+    ids=lambda changed: " ".join(map(str, changed.values())) or "powers",
+)  # fmt: skip
+def test_first_step_is_orthogonal_for_matrices_and_nadams_for_all_else(changed):
+    model = Potential(dataclasses.replace(SMALL, **changed), key=KEY)
     weights = eqx.filter(model, trained_leaves(model))
     leaves, treedef = jax.tree.flatten(weights)
     keys = jax.random.split(KEY, len(leaves))
@@ -51,8 +58,10 @@ def test_first_step_is_orthogonal_for_matrices_and_nadams_for_all_else(channels)
             along = -np.sum(polar(one) * made) / min(shape) / (0.5 * 0.2 * max(shape) ** 0.5)
             assert 0.7 < along < 1.2
     found = matrix_axes(weights)
-    assert found.layers[0].interaction.radial == ((0, 2) if channels > 1 else None)
+    assert found.layers[0].interaction.radial == ((0, 2) if model.config.channels > 1 else None)
     assert found.embedding is None
+    if model.config.paths == "all":
+        assert None not in found.layers[0].product.mixing.weights
 
 
 def test_second_step_is_that_of_optax_leaf_by_leaf():
