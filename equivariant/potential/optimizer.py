@@ -60,8 +60,9 @@ def matrix_axes(weights: Any) -> Any:
         for layer in potential.layers:
             found += [*layer.radial, *layer.interaction.mixing]
             found += [*layer.mixing.weights, *layer.skip.weights]
-            if both_parities and isinstance(layer.product, Squared):
-                found += layer.product.mixing.weights
+            mixing = layer.product.mixing if isinstance(layer.product, Squared) else None
+            if both_parities and mixing is not None:  # where there is none, tree_at puts a leaf
+                found += mixing.weights
         return found
 
     def by_path(potential: Any) -> list[Any]:
