@@ -260,8 +260,8 @@ class Larger:
     def rows(self, case: Case, context: Context) -> Iterator[Row]:
         """Train once."""
         best = self.train(LARGER_STEPS, CHECKPOINTS).best_model
-        shutil.rmtree(CHECKPOINTS, ignore_errors=True)  # what comes next is another run
         errors = evaluate(best, larger_frames()[2]).errors
+        shutil.rmtree(CHECKPOINTS, ignore_errors=True)  # what comes next is another run
         size = sum(leaf.size for leaf in jax.tree.leaves(best.potential))
         for k, (name, unit) in enumerate((("forces rmse", "meV/angstrom"), ("energy rmse", "meV"))):
             for peer, told in PUBLISHED.items():

@@ -91,8 +91,8 @@ class Config:
             raise ValueError(f"paths: expected one of {PATHS}, got {self.paths!r}")
         if self.paths == "all" and self.product in ("power", "cp"):
             raise ValueError(
-                f"paths: expected 'even' with product={self.product!r}, which is of functions on "
-                f"the sphere, got 'all'"
+                f"paths: expected 'even' with product={self.product!r}, which knows natural "
+                "parity alone, got 'all'"
             )
         if self.product == "cp" and _largest(self) > _CP_DEGREE:
             raise ValueError(

@@ -132,8 +132,8 @@ def test_energy_and_forces_are_smooth_where_a_neighbour_leaves(x64):  # noqa: AR
 
 
 PRODUCTS = [
-    ("gate", "even"), ("gaunt", "even"), ("gaunt", "all"), ("clebsch-gordan", "even"),
-    ("clebsch-gordan", "all"), ("cp", "even"),
+    ("gate", "even"), ("gate", "all"), ("gaunt", "even"), ("gaunt", "all"),
+    ("clebsch-gordan", "even"), ("clebsch-gordan", "all"), ("cp", "even"),
 ]  # fmt: skip
 
 
@@ -220,8 +220,12 @@ def test_refusals():
         Config((1,), product="cubic")
     with pytest.raises(ValueError, match=r"paths: expected one of .*, got 'odd'"):
         Config((1,), paths="odd")
-    with pytest.raises(ValueError, match="paths: expected 'even' with product='power'"):
-        Config((1,), paths="all")
+    for product in ("power", "cp"):
+        wanted = (
+            f"paths: expected 'even' with product='{product}', which knows natural parity alone"
+        )
+        with pytest.raises(ValueError, match=wanted):
+            Config((1,), product=product, paths="all")
     with pytest.raises(
         ValueError, match="degree, edge_degree: expected at most 3 with product='cp"
     ):
