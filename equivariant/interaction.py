@@ -16,8 +16,10 @@ from tensornet.validation import as_real
 from .bilinear import BilinearMap
 from .draw import normal
 from .edge_frame import are_harmonics
-from .messages import METHODS, Edges, block_size, chosen, summed
+from .messages import METHODS, Edges, block_size, chosen, places_of, summed
 from .method import Use, typical_batch
+
+WEIGHTS = ("per-path", "per-degree")
 
 
 class Interaction(eqx.Module):
@@ -25,12 +27,13 @@ class Interaction(eqx.Module):
 
     For every path p = (i, j -> o) a message is w_p (x_i (x) Y_j)_p with a weight of each edge and
     channel; the sums of all paths to o are mixed, path by path and channel by channel, into
-    `channels_out`. Couplings are those of `BilinearMap`.
+    `channels_out`. Couplings are those of `BilinearMap`. With weights per degree w_p is that of j
+    alone, and the sum of all paths to o is mixed channel by channel.
 
     Attributes:
-        mixing: for each irrep of the result, `[its paths, channels, channels_out]`.
-        radial: `[features, n_paths, channels]`, which makes radial weights of features; None where
-            the weights themselves are given.
+        mixing: for each irrep of the result, `[its paths or 1, channels, channels_out]`.
+        radial: `[features, n_weights, channels]`, which makes radial weights of features; None
+            where the weights themselves are given.
         bilinear: the coupling.
         channels, channels_out: of the input and the result.
         method: how messages are computed.
@@ -56,6 +59,7 @@ class Interaction(eqx.Module):
         features: int | None = None,
         paths: str = "all",
         coupling: str = "clebsch-gordan",
+        weights: str = "per-path",
         method: str = "auto",
         memory_limit: int | str | None = None,
         key: PRNGKeyArray,
@@ -73,9 +77,12 @@ class Interaction(eqx.Module):
                 is set. By default the call is given the weights.
             paths: `"all"` or `"even"`.
             coupling: `"clebsch-gordan"` or `"gaunt"`, which scales the paths.
+            weights: `"per-path"`, or `"per-degree"`: one for each irrep of the edge, which makes
+                one product of all paths.
             method: `"direct"`, a matrix of each edge and path; `"so2"`, in a frame whose axis is
-                the edge, for calls with vectors; or `"auto"`, what the planner expects to be
-                fastest for a call.
+                the edge, for calls with vectors; with weights per degree also `"gaunt-grid"`,
+                functions at points of the sphere, and `"cp"`, the exact CP tables, where these
+                hold the map; or `"auto"`, what the planner expects to be fastest for a call.
             memory_limit: bytes, or text such as `"100MB"`, for temporaries of a call and its
                 gradient: edges are then taken in blocks, recomputed for the gradient. Without a
                 limit a CPU takes many edges in blocks that stay in its caches. Blocks are
@@ -83,8 +90,9 @@ class Interaction(eqx.Module):
             key: draws the weights.
 
         Raises:
-            ValueError: what `BilinearMap` refuses, an unknown method, sizes below 1, or
-                `"so2"` for edge irreps that harmonics of a vector do not have.
+            ValueError: what `BilinearMap` refuses, an unknown method or kind of weights, sizes
+                below 1, `"so2"` for edge irreps that harmonics of a vector do not have, or
+                `"gaunt-grid"` or `"cp"` for a map that it cannot compute.
         """
         if method not in METHODS:
             raise ValueError(f"method: expected one of {METHODS}, got {method!r}")
@@ -94,19 +102,27 @@ class Interaction(eqx.Module):
                 raise ValueError(f"{name}: expected an integer of at least 1, got {size!r}")
         if features is not None and features < 1:
             raise ValueError(f"features: expected an integer of at least 1, got {features!r}")
+        if weights not in WEIGHTS:
+            raise ValueError(f"weights: expected one of {WEIGHTS}, got {weights!r}")
         self.bilinear = BilinearMap(
-            irreps_in, irreps_edge, irreps_out, paths, coupling, weights="per-path"
+            irreps_in, irreps_edge, irreps_out, paths, coupling, weights=weights
         )
         if method == "so2":
             self._check_harmonics()
+        if method in ("gaunt-grid", "cp") and places_of(self.bilinear, method) is None:
+            raise ValueError(
+                f"method: expected one that computes {coupling!r} with weights {weights!r} for "
+                f"{self.bilinear.listed(self.bilinear.triples)}, got {method!r}"
+            )
         self.channels, self.channels_out, self.method = channels, channels_out, method
         self.memory_limit = None if memory_limit is None else limit_bytes(memory_limit)
         first, *keys = jax.random.split(key, 1 + len(self.irreps_out))
         self.radial = None
         if features is not None:
-            shape = (features, len(self.bilinear.triples), channels)
+            shape = (features, self.n_weights, channels)
             self.radial = normal(first, shape) / math.sqrt(features)
-        counts = [len(self.paths_to(o)) for o in range(len(self.irreps_out))]
+        apart = weights == "per-path"
+        counts = [len(self.paths_to(o)) if apart else 1 for o in range(len(self.irreps_out))]
         self.mixing = tuple(
             normal(k, (n, channels, channels_out)) / math.sqrt(n * channels)
             for k, n in zip(keys, counts, strict=True)
@@ -121,6 +137,12 @@ class Interaction(eqx.Module):
     def n_paths(self) -> int:
         """Number of paths, in the order of `bilinear.triples`."""
         return len(self.bilinear.triples)
+
+    @property
+    def n_weights(self) -> int:
+        """Number of radial weights of an edge and channel: of its paths, or of its irreps."""
+        apart = self.bilinear.weights == "per-path"
+        return self.n_paths if apart else len(self.bilinear.irreps_in2)
 
     def paths_to(self, out: int) -> list[int]:
         """Return the positions of the paths that lead to one irrep of the result."""
@@ -149,7 +171,7 @@ class Interaction(eqx.Module):
         Args:
             x: `[nodes, channels, irreps_in.dim]`.
             harmonics: `[edges, irreps_edge.dim]`, or None where vectors are given.
-            radial: `[edges, features]`, or `[edges, n_paths, channels]` where `features` is None.
+            radial: `[edges, features]`, or `[edges, n_weights, channels]` where `features` is None.
             senders: `[edges]`, positions of nodes.
             receivers: `[edges]`.
             vectors: `[edges, 3]`, of any length: the harmonics are those of their directions in
@@ -165,23 +187,25 @@ class Interaction(eqx.Module):
                 integers.
         """
         x, edges = self._checked(x, harmonics, vectors, radial, senders, receivers)
-        number, nodes = edges.senders.shape[0], x.shape[0]
+        number = edges.senders.shape[0]
         use = Use(self.channels, typical_batch((number,)), str(x.dtype))
         told = vectors is not None
         name, messages, _ = chosen(self.bilinear, self.method, use, vectors=told)
-        if told and name == "direct":
+        if told and name != "so2":
             edges = edges._replace(geometry=self._harmonics(edges.geometry))
-        features = None if self.radial is None else self.radial.shape[0]
-        size = block_size(self.bilinear, features, number, nodes, use, self.memory_limit)
-        dims = [2 * self.bilinear.degrees(path)[2] + 1 for path in self.bilinear.triples]
+        x = x.swapaxes(1, 2)
+        x = x if messages.places is None else messages.places.enter(x)
         table = None if self.radial is None else self.radial.astype(x.dtype)
-        sums = summed(messages, x.swapaxes(1, 2), edges, table, dims, size)
+        entries = 0 if table is None else table.size
+        size = block_size(messages, entries, x.shape, number, use, self.memory_limit)
+        sums = summed(messages, x, edges, table, size)
+        if messages.places is not None:
+            whole = messages.places.leave(sums)
+            sums = [whole[:, part] for part in self.irreps_out.slices()]
         parts: list[list[Array]] = [[] for _ in self.mixing]
-        for paths, total in zip(messages.results, sums, strict=True):
-            o = self.bilinear.triples[paths[0]].out
-            start = self.paths_to(o).index(paths[0])
-            own = self.mixing[o].astype(x.dtype)[start : start + len(paths)]
-            parts[o].append(contract("nkc,cd->ndk", total, own.reshape(-1, self.channels_out)))
+        for (o, paths), total in zip(messages.results, sums, strict=True):
+            own = self.mixing[o].astype(x.dtype)[paths].reshape(-1, self.channels_out)
+            parts[o].append(contract("nkc,cd->ndk", total, own))
         return jnp.concatenate([sum(part[1:], part[0]) for part in parts], axis=-1)
 
     def _check_harmonics(self) -> None:
@@ -213,7 +237,7 @@ class Interaction(eqx.Module):
         senders, receivers = jnp.asarray(senders), jnp.asarray(receivers)
         irreps = self.bilinear.irreps_in1
         number = senders.shape[0] if senders.ndim == 1 else -1
-        last = (self.n_paths, self.channels) if self.radial is None else (self.radial.shape[0],)
+        last = (self.n_weights, self.channels) if self.radial is None else (self.radial.shape[0],)
         expected = {
             "x": (x, (x.shape[0] if x.ndim else 0, self.channels, irreps.dim)),
             "senders": (senders, (max(number, 0),)),

@@ -20,27 +20,34 @@ from tensornet.planner import cheapest, contract
 from .bilinear import BilinearMap, Path
 from .edge_frame import frame_program
 from .method import Use, planned, times_table
+from .separable_messages import Places, by_cp, on_grid, place_program
 
-METHODS = ("auto", "direct", "so2")
+METHODS = ("auto", "direct", "so2", "gaunt-grid", "cp")
 # Bytes of a block of edges that a CPU computes from its caches, and blocks that are not worth
 # computing twice for a gradient.
 _IN_CACHE, _FEW = 8e6, 8
 
 
 class Messages(NamedTuple):
-    """One way to compute the messages of a map whose weights are per path.
+    """One way to compute messages.
 
     Attributes:
         cost: what `cheapest` compares.
-        run: takes x [edges, irreps_in1.dim, channels], the edges' harmonics or vectors, and weights
-            [edges, n_paths, channels]; returns for each of `results`
-            [edges, dimension, its paths times channels].
-        results: positions of the paths that stand side by side, in order, all to one irrep.
+        run: takes x [edges, rows, channels], the edges' harmonics or vectors, and weights [edges,
+            n_weights, channels]; returns arrays [edges, rows, channels or several times these].
+        sums: rows and multiples of the channels of each array.
+        results: of each array, the irrep of the result, and which of the matrices that mix its
+            channels are for it; for `places` one matrix for each irrep.
+        held: entries that a gradient holds of an edge: times the channels, and besides.
+        places: where nodes enter before, and leave after.
     """
 
     cost: tuple[Any, ...]
     run: Callable[[Array, Array, Array], list[Array]]
-    results: tuple[tuple[int, ...], ...]
+    sums: tuple[tuple[int, int], ...]
+    results: tuple[tuple[int, slice], ...]
+    held: tuple[int, int]
+    places: Places | None = None
 
 
 def chosen(
@@ -49,7 +56,7 @@ def chosen(
     """Return the name of a method, the method, and how all compared.
 
     Args:
-        bilinear: the map.
+        bilinear: the map, with weights per path or per degree (of the harmonics alone).
         method: one of `METHODS`.
         use: the call.
         vectors: whether edges are told by vectors, which `"so2"` needs.
@@ -62,7 +69,11 @@ def chosen(
 def _chosen(
     bilinear: BilinearMap, method: str, use: Use, vectors: bool
 ) -> tuple[str, Messages, str]:
-    made = {"direct": _direct, "so2": _in_frame} if vectors else {"direct": _direct}
+    made: dict[str, Any] = {"direct": _direct} | ({"so2": _in_frame} if vectors else {})
+    for name in ("gaunt-grid", "cp"):
+        places = places_of(bilinear, name)
+        if places is not None:
+            made[name] = partial(_at_places, places)
     if method != "auto":
         return method, made[method](bilinear, use), "asked for by name"
     found = {name: make(bilinear, use) for name, make in made.items()}
@@ -70,9 +81,56 @@ def _chosen(
     return name, found[name], table
 
 
+def places_of(bilinear: BilinearMap, method: str) -> Places | None:
+    """Return where a method multiplies a map of weights per degree; None where it cannot."""
+    if bilinear.weights == "per-path":
+        return None
+    return on_grid(bilinear) if method == "gaunt-grid" else by_cp(bilinear)
+
+
+def _at_places(places: Places, bilinear: BilinearMap, use: Use) -> Messages:
+    cost, run = place_program(bilinear, places, use)
+    (_, entered), (_, size) = places.first.shape, places.second.shape
+    left = sum(map(len, places.out))
+    degrees = len(bilinear.irreps_in2)
+    return Messages(
+        cost, run, tuple((len(table), 1) for table in places.out),
+        tuple((o, slice(0, 1)) for o in range(len(bilinear.irreps_out))),
+        (entered + degrees + size + 2 * left, degrees * size), places,
+    )  # fmt: skip
+
+
+def _by_path(
+    bilinear: BilinearMap, cost: Any, run: Any, groups: Sequence[Sequence[int]]
+) -> Messages:
+    """Return messages from a program whose arrays hold groups of paths, all to one irrep each."""
+    dims = [2 * bilinear.degrees(path)[2] + 1 for path in bilinear.triples]
+    squares = ((2 * a + 1) * (2 * c + 1) for a, _, c in map(bilinear.degrees, bilinear.triples))
+    held = (bilinear.irreps_in1.dim + len(dims) + 2 * sum(dims), sum(squares))
+    to = [bilinear.triples[paths[0]].out for paths in groups]
+    if bilinear.weights == "per-path":
+        results, starts = [], dict.fromkeys(to, 0)
+        for o, paths in zip(to, groups, strict=True):
+            results.append((o, slice(starts[o], starts[o] + len(paths))))
+            starts[o] += len(paths)
+        sums = tuple((dims[paths[0]], len(paths)) for paths in groups)
+        return Messages(cost, run, sums, tuple(results), held)
+    degrees = np.array([path.second for path in bilinear.triples])
+    outs = range(len(bilinear.irreps_out))
+
+    def summed_up(x: Array, geometry: Array, weights: Array) -> list[Array]:
+        found: dict[int, Array] = {}
+        for o, z in zip(to, run(x, geometry, weights[:, degrees]), strict=True):
+            z = z.reshape(*z.shape[:2], -1, weights.shape[2]).sum(2)
+            found[o] = found[o] + z if o in found else z
+        return [found[o] for o in outs]
+
+    sums = tuple((ir.dim, 1) for _, ir in bilinear.irreps_out)
+    return Messages(cost, summed_up, sums, tuple((o, slice(0, 1)) for o in outs), held)
+
+
 def _in_frame(bilinear: BilinearMap, use: Use) -> Messages:
-    cost, run, paths = frame_program(bilinear, use)
-    return Messages(cost, run, tuple(paths))
+    return _by_path(bilinear, *frame_program(bilinear, use))
 
 
 def _direct(bilinear: BilinearMap, use: Use) -> Messages:
@@ -86,7 +144,7 @@ def _direct(bilinear: BilinearMap, use: Use) -> Messages:
         return [part(x, harmonics, weights[:, n, None]) for n, (_, part) in enumerate(made)]
 
     cost = tuple(c for costs, _ in made for c in costs)
-    return Messages(cost, run, tuple((n,) for n in range(len(made))))
+    return _by_path(bilinear, cost, run, [(n,) for n in range(len(made))])
 
 
 def _path(
@@ -141,23 +199,21 @@ def summed(
     x: Array,
     edges: Edges,
     table: Array | None,
-    dims: Sequence[int],
     size: int,
 ) -> list[Array]:
     """Return for each result of the messages the sum at each node of those it receives.
 
     Args:
         messages: how they are computed.
-        x: [nodes, irreps_in1.dim, channels].
+        x: [nodes, rows, channels].
         edges: senders, receivers, geometry, radial.
-        table: [features, n_paths, channels], which makes weights of `radial`; None where these are
-            the weights.
-        dims: dimension of each path's irrep.
+        table: [features, n_weights, channels], which makes weights of `radial`; None where these
+            are the weights.
         size: edges to compute at a time, recomputed for gradients. With several blocks the first
             derivative is in reverse mode.
 
     Returns:
-        [nodes, dimension, paths times channels] each.
+        Arrays [nodes, rows, channels or several times these], as `Messages.sums`.
     """
     nodes, _, channels = x.shape
 
@@ -172,8 +228,7 @@ def summed(
         return [total.at[ends[1]].add(z) for total, z in zip(sums, new, strict=True)]
 
     def zeros() -> list[Array]:
-        widths = ((dims[paths[0]], len(paths) * channels) for paths in messages.results)
-        return [jnp.zeros((nodes, *width), x.dtype) for width in widths]
+        return [jnp.zeros((nodes, rows, n * channels), x.dtype) for rows, n in messages.sums]
 
     def run(given: Operands, ends: Ends) -> list[Array]:
         body = jax.checkpoint(add, prevent_cse=False)
@@ -254,7 +309,7 @@ def _scanned(step: Callable[..., Any], carry: Any, edges: Any, size: int) -> tup
 
 
 def block_size(
-    bilinear: BilinearMap, features: int | None, edges: int, nodes: int, use: Use, limit: int | None
+    messages: Messages, table: int, x: Sequence[int], edges: int, use: Use, limit: int | None
 ) -> int:
     """Return how many edges to compute at a time in so many bytes of temporaries.
 
@@ -262,24 +317,26 @@ def block_size(
     before and after these, and the cotangents of all. Without a limit all edges are taken at once,
     but on a CPU where they leave its caches.
 
+    Args:
+        messages: how they are computed.
+        table: entries of what makes the weights.
+        x: nodes, rows and channels of what is sent.
+        edges: how many.
+        use: the call.
+        limit: bytes, or None.
+
     Raises:
         ValueError: one edge at a time needs more.
     """
-    of_messages = sum(2 * bilinear.degrees(path)[2] + 1 for path in bilinear.triples)
-    paths, dim = len(bilinear.triples), bilinear.irreps_in1.dim
-    itemsize, channels = np.dtype(use.dtype).itemsize, use.channels
-    each = 2 * channels * (dim + paths + 2 * of_messages)
-    each += 2 * sum(
-        (2 * bilinear.degrees(p)[0] + 1) * (2 * bilinear.degrees(p)[2] + 1)
-        for p in bilinear.triples
-    )
+    (nodes, rows, channels), itemsize = x, np.dtype(use.dtype).itemsize
+    each = 2 * channels * messages.held[0] + 2 * messages.held[1]
     if limit is None:
         held = int(_IN_CACHE // itemsize // each)
         if (use.device or jax.default_backend()) != "cpu" or edges <= _FEW * held:
             return max(edges, 1)
         return _equal_blocks(edges, max(held, 1))
-    mixed = (features or 0) * paths * channels
-    fixed = 2 * nodes * channels * (2 * dim + of_messages) + 2 * mixed
+    made = sum(rows * n for rows, n in messages.sums)
+    fixed = 2 * nodes * channels * (2 * rows + made) + 2 * table
     fits = (limit // itemsize - fixed) // each
     if fits < 1:
         least = itemsize * (fixed + each)

@@ -35,6 +35,7 @@ class Problem:
         channels: of nodes and result.
         forces: the gradient of the squares of forces, those of the value's square, by all else.
         vectors: ours is given vectors instead of their harmonics.
+        weights, coupling: of the map; the peers know the defaults alone.
         method: of ours.
         memory_limit: of ours.
     """
@@ -44,6 +45,8 @@ class Problem:
     channels: int = 128
     forces: bool = False
     vectors: bool = False
+    weights: str = "per-path"
+    coupling: str = "clebsch-gordan"
     method: str = "auto"
     memory_limit: int | None = None
 
@@ -60,6 +63,8 @@ class Problem:
         return Interaction(
             *[self.irreps] * 3,
             channels=self.channels,
+            weights=self.weights,
+            coupling=self.coupling,
             method=self.method,
             memory_limit=self.memory_limit,
             key=jax.random.key(0),
@@ -72,7 +77,7 @@ class Problem:
         shapes = [
             (nodes, self.channels, self.irreps.dim),
             (self.edges, 3),
-            (self.edges, layer.n_paths, self.channels),
+            (self.edges, layer.n_weights, self.channels),
         ]
         arrays = [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes]
         senders = jnp.asarray(rng.integers(0, nodes, self.edges))
@@ -130,8 +135,10 @@ class Problem:
             matrices = np.tensordot(harmonics[:, slices[j]], made.path_tensor(path), (1, 1))
             message = np.matmul(x[np.asarray(senders)][:, :, slices[i]], matrices)
             total = np.zeros((len(x), *message.shape[1:]))
-            np.add.at(total, np.asarray(receivers), message * radial[:, n, :, None])
-            mix = mixing[o][layer.paths_to(o).index(n)]
+            apart = self.weights == "per-path"
+            own = radial[:, n if apart else j]
+            np.add.at(total, np.asarray(receivers), message * own[:, :, None])
+            mix = mixing[o][layer.paths_to(o).index(n) if apart else 0]
             totals[o] = totals[o] + np.tensordot(total, mix, (1, 0))
         return 0.5 * sum(float(np.sum(z**2)) for z in totals) / self.edges
 
@@ -267,12 +274,19 @@ def cases(quick: bool) -> list[Case]:
             problem = Problem(degree, edges)
             found.append(Case(SUITE, f"limit: {problem.name}", "float32", Limited(problem)))
     for degree in (1,) if quick else range(1, 7):
-        fields = {"edges": 500, **sizes}
-        framed, direct, chosen = (
-            Problem(degree, vectors=True, method=name, **fields)
-            for name in ("so2", "direct", "auto")
-        )
-        others = (("direct", direct.ours, None, None), ("auto", chosen.ours, None, None))
-        name = f"so2 for ours: {framed.name}"
-        found.append(Case(SUITE, name, "float32", Compared(framed, *others)))
+        problem = Problem(degree, vectors=True, **({"edges": 500} | sizes))
+        found.append(_ways(problem, "so2", ("direct", "auto")))
+        problem = dataclasses.replace(problem, weights="per-degree", coupling="gaunt")
+        found.append(_ways(problem, "gaunt-grid", ("direct", "so2", "auto")))
+        if degree <= 3:
+            problem = dataclasses.replace(problem, coupling="clebsch-gordan")
+            found.append(_ways(problem, "cp", ("direct", "so2", "auto")))
     return found
+
+
+def _ways(problem: Problem, method: str, others: tuple[str, ...]) -> Case:
+    """Return a case that compares one of our methods with others of ours."""
+    own, *rest = (dataclasses.replace(problem, method=name) for name in (method, *others))
+    peers = [(name, made.ours, None, None) for name, made in zip(others, rest, strict=True)]
+    name = f"{method} for ours: {problem.name}, {problem.weights}"
+    return Case(SUITE, name, "float32", Compared(own, *peers))

@@ -5,8 +5,10 @@ even ones. `python -m equivariant.coupling.cp_tables FILE` computes them anew, i
 """
 
 import functools
+import itertools
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -57,6 +59,27 @@ def exact_factors(tensor: Float64[np.ndarray, "m n k"]) -> Factors | None:
             known = clebsch_gordan_tensor(degree, paths)
             if np.allclose(tensor, known, rtol=0, atol=1e-13):
                 return _unpacked(shipped(_FILE)[f"{paths}-{degree}"], degree, paths)
+    return None
+
+
+def part_of_table(
+    tensor: Float64[np.ndarray, "m n k"], degrees: Sequence[Sequence[int]]
+) -> Factors | None:
+    """Return exact factors of a tensor between irreps of such degrees, from a table that holds it.
+
+    None where no table does.
+    """
+    largest = max(1, *itertools.chain(*degrees))
+    for paths, degree in _RANKS:
+        if degree != largest:
+            continue
+        whole = _unpacked(shipped(_FILE)[f"{paths}-{degree}"], degree, paths)
+        columns = [[np.arange(n * n, (n + 1) ** 2) for n in own] for own in degrees]
+        left, middle, last = (
+            factor[:, np.concatenate(own)] for factor, own in zip(whole, columns, strict=True)
+        )
+        if np.allclose(tensor, fitted((left, middle, last)), rtol=0, atol=1e-13):
+            return left, middle, last
     return None
 
 

@@ -109,7 +109,9 @@ def fields_of(bilinear: BilinearMap, *, antipodal: bool = False) -> Fields:
                     "method: expected one for the Clebsch-Gordan coupling of "
                     f"{bilinear.listed(paths)}, got one that would need too many Gaunt products"
                 )
-            factors = [f[:, n] for f, n in zip(found, degrees, strict=True)]
+            # Degrees beyond the table's occur in no path.
+            wide = [np.pad(f, [(0, 0), (0, max(itertools.chain(*degrees)))]) for f in found]
+            factors = [f[:, n] for f, n in zip(wide, degrees, strict=True)]
         triples = {tuple(signs[k][path[k]] for k in range(3)) for path in paths}
         parts = [(0, 0, 1)] if kind == 0 else [(1, 2, 1), (2, 1, -1)]
         for (s, t, o), (u, v, sign) in itertools.product(sorted(triples), parts):

@@ -41,7 +41,15 @@ class GauntGrid(GauntProducts):
 
 @lru_cache(maxsize=64)
 def _space(irreps: Irreps, *, half: bool) -> Space:
-    """Return values at the points, or at one of each two opposite ones, which is half of them.
+    """Return values at the points, or at one of each two opposite ones, which is half of them."""
+    return pointwise(*tables_of(irreps, half=half))
+
+
+@lru_cache(maxsize=64)
+def tables_of(
+    irreps: Irreps, *, half: bool = False
+) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
+    """Return tables to points and back, as those of a `Space`.
 
     The bracket of polynomials is one of a degree less than their product, so it needs fewer points.
     """
@@ -61,7 +69,7 @@ def _space(irreps: Irreps, *, half: bool) -> Space:
         ]
         for own in irreps[:2]
     )
-    return pointwise(first, second, out if grids[0] is not grids[1] else [out[0], out[0]])
+    return first, second, out if grids[0] is not grids[1] else [out[0], out[0]]
 
 
 def components(irreps: e3nn.Irreps, values: Grid, tangents: Grid) -> list[np.ndarray]:

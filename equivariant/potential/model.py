@@ -15,7 +15,7 @@ from tensornet.planner import contract
 
 from ..bilinear import PATHS
 from ..draw import normal
-from ..interaction import Interaction
+from ..interaction import WEIGHTS, Interaction
 from ..nn import ZBL, Bessel, Gate, Linear, ManyBody, Readout, ScaleShift
 from ..tensor_product import TensorProduct
 from .graph import Graph
@@ -48,6 +48,12 @@ class Config:
             weights per degree, of degrees up to 3.
         paths: of tensor products. `"even"`: features are of natural parity (0e, 1o, 2e, ...);
             `"all"`: of both parities, with the paths of odd l1 + l2 + l3 between them.
+        weights: of messages. `"per-path"`: a radial weight of each path, Clebsch-Gordan coupling;
+            `"per-degree"`: one for each degree of the edge's harmonics, so that messages are made
+            like the product: from the exact CP tables with `"cp"`, by Clebsch-Gordan's coupling
+            with `"clebsch-gordan"`, else by Gaunt's on the grid.
+        message_channels: channels of messages, those of the features by default; where they are
+            others, nodes mix theirs into as many before they send.
         order: of `"power"`.
         functions: of the radial basis.
         width: of the radial network's two hidden layers, and of the last readout.
@@ -67,6 +73,8 @@ class Config:
     layers: int = 2
     product: str = "power"
     paths: str = "even"
+    weights: str = "per-path"
+    message_channels: int | None = None
     order: int = 3
     functions: int = 8
     width: int = 32
@@ -89,6 +97,8 @@ class Config:
             raise ValueError(f"product: expected one of {PRODUCTS}, got {self.product!r}")
         if self.paths not in PATHS:
             raise ValueError(f"paths: expected one of {PATHS}, got {self.paths!r}")
+        if self.weights not in WEIGHTS:
+            raise ValueError(f"weights: expected one of {WEIGHTS}, got {self.weights!r}")
         if self.paths == "all" and self.product in ("power", "cp"):
             raise ValueError(
                 f"paths: expected 'even' with product={self.product!r}, which knows natural "
@@ -104,9 +114,11 @@ class Config:
                 f"energies: expected one for each of {len(self.species)} species, got "
                 f"{len(self.energies)}"
             )
-        for name, least in (("layers", 1), ("degree", 0), ("width", 1), ("channels", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}: expected at least {least}, got {getattr(self, name)}")
+        least = {"layers": 1, "degree": 0, "width": 1, "channels": 1, "message_channels": 1}
+        for name, smallest in least.items():
+            got = getattr(self, name)
+            if got is not None and got < smallest:
+                raise ValueError(f"{name}: expected at least {smallest}, got {got}")
         if not self.neighbours > 0:
             raise ValueError(f"neighbours: expected a positive number, got {self.neighbours!r}")
 
@@ -117,11 +129,13 @@ class Layer(eqx.Module):
     Attributes:
         radial: weights of the radial network, without constants, so that what is beyond the
             cutoff stays zero.
+        sent: to the channels of messages; None where these are those of the features.
         own: `[species, channels]`, by which a node's features are scaled before `skip`.
         skip: from the features before to those after.
     """
 
     radial: tuple[Array, Array]
+    sent: Linear | None
     interaction: Interaction
     product: Any
     mixing: Linear
@@ -138,12 +152,22 @@ class Layer(eqx.Module):
             normal(k, (size, width)) / math.sqrt(size)
             for k, size in zip(keys, (config.functions, width), strict=False)
         )  # type: ignore[assignment]
+        inner = channels if config.message_channels is None else config.message_channels
+        self.sent = None
+        if inner != channels:
+            self.sent = Linear(
+                irreps_in, irreps_in, channels=channels, channels_out=inner,
+                key=jax.random.fold_in(keys[2], 1),
+            )  # fmt: skip
         self.interaction = Interaction(
             irreps_in,
             _edge_irreps(config),
             _reached(irreps_in, _edge_irreps(config), _features(config, _largest(config))),
-            channels=channels,
+            channels=inner,
+            channels_out=channels,
             features=width,
+            weights=config.weights,
+            coupling=_coupling_of_messages(config),
             method=config.method,
             memory_limit=config.memory_limit,
             key=keys[2],
@@ -161,8 +185,9 @@ class Layer(eqx.Module):
         first, second = (w.astype(x.dtype) for w in self.radial)
         features = jax.nn.silu(contract("ef,fw->ew", basis, first))
         features = jax.nn.silu(contract("ef,fw->ew", features, second))
+        sent = x if self.sent is None else self.sent(x)
         received = self.interaction(
-            x, None, features, graph.senders, graph.receivers, vectors=vectors
+            sent, None, features, graph.senders, graph.receivers, vectors=vectors
         )
         made = self.mixing(self.product(received / math.sqrt(self.neighbours), graph.species))
         kept = self.skip(x * self.own.astype(x.dtype)[graph.species][:, :, None])
@@ -290,6 +315,11 @@ def _product(
 def natural(degree: int) -> e3nn.Irreps:
     """Return the irreps of functions on the sphere up to a degree: 0e, 1o, 2e, ..."""
     return e3nn.Irreps.spherical_harmonics(degree)
+
+
+def _coupling_of_messages(config: Config) -> str:
+    own = config.weights == "per-path" or config.product in ("cp", "clebsch-gordan")
+    return "clebsch-gordan" if own else "gaunt"
 
 
 def _edge_irreps(config: Config) -> e3nn.Irreps:

@@ -53,7 +53,9 @@ def matrix_axes(weights: Any) -> Any:
     if not isinstance(weights, Potential):
         raise TypeError(f"weights: expected those of a Potential, got {type(weights).__name__}")
 
+    # Where a layer has no such part, tree_at puts a leaf: the config tells.
     both_parities = weights.config.paths == "all"
+    widened = weights.layers[0].sent is not None
 
     def matrices(potential: Any) -> list[Any]:
         found = [readout.first for readout in potential.readouts]
@@ -61,8 +63,10 @@ def matrix_axes(weights: Any) -> Any:
             found += [*layer.radial, *layer.interaction.mixing]
             found += [*layer.mixing.weights, *layer.skip.weights]
             mixing = layer.product.mixing if isinstance(layer.product, Squared) else None
-            if both_parities and mixing is not None:  # where there is none, tree_at puts a leaf
+            if both_parities and mixing is not None:
                 found += mixing.weights
+            if widened:
+                found += layer.sent.weights
         return found
 
     def by_path(potential: Any) -> list[Any]:

@@ -83,7 +83,6 @@ def test_blocks_change_neither_values_nor_gradients(edges, size, x64):  # noqa: 
     x, harmonics, radial, senders, receivers = inputs(made, jnp.float64, edges=edges)
     use = Use(made.channels, 16, "float64")
     messages = chosen(made.bilinear, "direct", use, vectors=False)[1]
-    dims = [2 * made.bilinear.degrees(path)[2] + 1 for path in made.bilinear.triples]
 
     def loss(x, harmonics, radial, size):
         sums = summed(
@@ -91,7 +90,6 @@ def test_blocks_change_neither_values_nor_gradients(edges, size, x64):  # noqa: 
             x.swapaxes(1, 2),
             Edges(senders, receivers, harmonics, radial),
             made.radial,
-            dims,
             size,
         )
         return sum((z**2).sum() for z in sums)

@@ -139,7 +139,27 @@ PRODUCTS = [
 
 @pytest.mark.parametrize(("product", "paths"), PRODUCTS)
 def test_other_products_are_invariant(product, paths):
-    options = {"product": product, "paths": paths, "edge_degree": 2}
+    check_invariance(product=product, paths=paths, edge_degree=2)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"product": "power"}, {"product": "gaunt", "paths": "all", "edge_degree": 2},
+        {"product": "cp", "message_channels": 3}, {"product": "clebsch-gordan", "edge_degree": 2},
+    ],
+    ids=lambda options: options["product"],
+)  # fmt: skip
+def test_messages_weighted_by_degree_are_invariant(options):
+    made = check_invariance(weights="per-degree", **options)
+    couplings = {layer.interaction.bilinear.coupling for layer in made.layers}
+    exact = options["product"] in ("cp", "clebsch-gordan")
+    assert couplings == {"clebsch-gordan" if exact else "gaunt"}
+    assert made.layers[1].interaction.channels == options.get("message_channels", 2)
+
+
+def check_invariance(**options):
+    """Return a model whose energies were seen to be the same of a turned and mirrored structure."""
     config = Config((1, 8), cutoff=2.0, channels=2, layers=2, width=4, **options)
     made = Potential(config, key=jax.random.key(1))
     positions, numbers, _ = structure()
@@ -154,6 +174,7 @@ def test_other_products_are_invariant(product, paths):
         made, padded([graph(positions[:1], numbers[:1], dtype=jnp.float32)], cutoff=2, sizes=SIZES)
     )
     assert abs(one - lone[0]) > 1e-3
+    return made
 
 
 def test_features_of_both_parities_are_used(x64):  # noqa: ARG001
@@ -216,6 +237,10 @@ def test_forces_can_be_trained(x64):  # noqa: ARG001
 def test_refusals():
     with pytest.raises(ValueError, match="species: expected distinct atomic numbers"):
         Config((1, 1))
+    with pytest.raises(ValueError, match="weights: expected one of"):
+        Config((1,), weights="shared")
+    with pytest.raises(ValueError, match="message_channels: expected at least 1, got 0"):
+        Config((1,), message_channels=0)
     with pytest.raises(ValueError, match="product: expected one of"):
         Config((1,), product="cubic")
     with pytest.raises(ValueError, match=r"paths: expected one of .*, got 'odd'"):

@@ -28,6 +28,7 @@ def polar(matrix):
     [
         {}, {"channels": 1}, {"product": "gate"}, {"product": "cp"}, {"product": "gaunt"},
         {"product": "gaunt", "paths": "all"}, {"product": "clebsch-gordan", "paths": "all"},
+        {"weights": "per-degree", "message_channels": 5},
     ],
     ids=lambda changed: " ".join(map(str, changed.values())) or "powers",
 )  # fmt: skip
@@ -60,6 +61,8 @@ def test_first_step_is_orthogonal_for_matrices_and_nadams_for_all_else(changed):
     found = matrix_axes(weights)
     assert found.layers[0].interaction.radial == ((0, 2) if model.config.channels > 1 else None)
     assert found.embedding is None
+    if model.config.message_channels is not None:
+        assert set(found.layers[0].sent.weights) == {(1, 2)}
     if model.config.paths == "all":
         assert None not in found.layers[0].product.mixing.weights
 
