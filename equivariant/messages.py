@@ -24,7 +24,7 @@ from .separable_messages import Places, by_cp, on_grid, place_program
 
 METHODS = ("auto", "direct", "so2", "gaunt-grid", "cp")
 # Bytes of a block of edges that a CPU computes from its caches, and blocks that are not worth
-# computing twice for a gradient.
+# computing twice for a gradient; products at places are, as they cost little beside the memory.
 _IN_CACHE, _FEW = 8e6, 8
 
 
@@ -332,7 +332,8 @@ def block_size(
     each = 2 * channels * messages.held[0] + 2 * messages.held[1]
     if limit is None:
         held = int(_IN_CACHE // itemsize // each)
-        if (use.device or jax.default_backend()) != "cpu" or edges <= _FEW * held:
+        few = _FEW if messages.places is None else 1
+        if (use.device or jax.default_backend()) != "cpu" or edges <= few * held:
             return max(edges, 1)
         return _equal_blocks(edges, max(held, 1))
     made = sum(rows * n for rows, n in messages.sums)
