@@ -8,11 +8,12 @@ Gaunt tensor products, 2024.
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+import e3nn_jax as e3nn
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float64
@@ -21,7 +22,7 @@ from tensornet.planner import contract
 
 from .bilinear import BilinearMap
 from .coupling.cp_tables import part_of_table
-from .coupling.fields import fields_of
+from .coupling.fields import Field, fields_of
 from .coupling.gaunt import tables_of
 from .method import Use, planned, times_table
 from .weighting import components_of_irreps
@@ -88,32 +89,33 @@ def on_grid(bilinear: BilinearMap) -> Places | None:
     except ValueError:
         return None
     first, second, out = tables_of(fields.irreps)
-    sides, places = [], []
-    for irreps, tables, own in zip(
-        fields.irreps, (first, second), (fields.first, fields.second), strict=False
-    ):
-        dims = [ir.dim for _, ir in irreps]
-        parts = []
-        for field in own:
-            scale = np.repeat(field.scale_of_all(len(dims)), dims, axis=1).T
-            table = tables[field.component][:, None] * scale[:, :, None]
-            parts.append(table.reshape(sum(dims), -1))
-        ends = np.cumsum([0, *(part.shape[1] for part in parts)]).tolist()
-        sides.append(np.concatenate(parts, axis=1))
-        places.append([slice(*pair) for pair in itertools.pairwise(ends)])
+    into, sent = _entrance(fields.irreps[0], fields.first, first)
+    filters, own = _entrance(fields.irreps[1], fields.second, second)
+    # Products of gradients may have points of their own; their sums then leave apart.
     tangent = [fields.first[p.first].component > 0 for p in fields.products]
     kinds = [int(t and out[1] is not out[0]) for t in tangent]
     keys = sorted({(p.out, kind) for p, kind in zip(fields.products, kinds, strict=True)})
-    dims = [ir.dim for _, ir in fields.irreps[2]]
-    back = []
-    for n, kind in keys:
-        scale = np.repeat(fields.out[n].scale_of_all(len(dims)), dims, axis=1)
-        back.append((scale[:, None] * out[kind]).reshape(-1, sum(dims)))
     products = tuple(
-        Product(places[0][p.first], places[1][p.second], keys.index((p.out, kind)), p.sign)
+        Product(sent[p.first], own[p.second], keys.index((p.out, kind)), p.sign)
         for p, kind in zip(fields.products, kinds, strict=True)
     )
-    return Places(sides[0], sides[1], tuple(back), products)
+    back = (_scaled(fields.irreps[2], fields.out[n], out[kind].T).T for n, kind in keys)
+    return Places(into, filters, tuple(back), products)
+
+
+def _entrance(
+    irreps: e3nn.Irreps, fields: Sequence[Field], tables: Sequence[np.ndarray]
+) -> tuple[np.ndarray, list[slice]]:
+    """Return the table into all fields of an input, and the places of each."""
+    parts = [_scaled(irreps, field, tables[field.component]) for field in fields]
+    ends = np.cumsum([0, *(part.shape[1] for part in parts)]).tolist()
+    return np.concatenate(parts, axis=1), [slice(*pair) for pair in itertools.pairwise(ends)]
+
+
+def _scaled(irreps: e3nn.Irreps, field: Field, table: np.ndarray) -> np.ndarray:
+    """Return a table [d, Q] for each term of a field side by side, zero for no members."""
+    scale = field.scale_of_all(len(irreps)) @ components_of_irreps(irreps)
+    return (table[:, None] * scale.T[:, :, None]).reshape(len(table), -1)
 
 
 def place_program(

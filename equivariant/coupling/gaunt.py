@@ -54,7 +54,8 @@ def tables_of(
     The bracket of polynomials is one of a degree less than their product, so it needs fewer points.
     """
     degree = sum(max(ir.l for _, ir in each) for each in irreps)
-    grids = [grid(degree), grid(max(degree - 1, 0))]
+    # A grid of even degree is exact for the next: where both are one, sums leave together.
+    grids = [grid(n // 2 * 2) for n in (degree, max(degree - 1, 0))]
     values, tangents = (len(points.weights) // (2 if half else 1) for points in grids)
     out = [
         analysis(irreps[2], points).T[:size] * (2 if half else 1)

@@ -13,12 +13,14 @@ from equivariant.coupling.gaunt_fourier import GauntFourier
 from equivariant.method import Use
 
 METHODS = [GauntGrid, GauntFourier]
-# Natural; both parities out; parity ignored; anything, with repetitions; no split by degree.
+# Natural; both parities out; parity ignored; anything, with repetitions and no split by degree; no
+# path from the 2e.
 CASES = [
     ("0e+1o+2e", "0e+1o+2e", "0e+1o+2e+3o"),
     ("0e+1o+2e", "1o+2e", "0e+1e+1o+2o+2e"),
     ("0e+1e+2e", "0e+1e", "0e+1e+2e"),
     ("0e+1e+1o+2o+1o", "1o+0o+1e", "1e+1o+0e+2o+1o"),
+    ("1o", "1o+2e", "0e+2e"),
 ]
 
 

@@ -129,6 +129,27 @@ def test_blocks_change_no_gradient_of_forces(coupling, method, x64):  # noqa: AR
         np.testing.assert_allclose(got, want, atol=1e-11 * float(abs(want).max()))
 
 
+@pytest.mark.parametrize(
+    ("coupling", "method"), [("gaunt", "gaunt-grid"), ("clebsch-gordan", "cp")]
+)
+def test_a_memory_limit_is_kept(coupling, method):
+    edges, nodes = 2048, 64
+    options = {"channels": 16, "channels_out": 16, "features": 4}
+
+    def bytes_of(limit):
+        made = made_of(NATURAL, NATURAL, NATURAL, coupling, method, memory_limit=limit, **options)
+        x, vectors, radial, *ends = inputs(made, jnp.float32, edges, nodes)
+
+        def loss(made, x, vectors, radial):
+            return (made(x, None, radial, *ends, vectors=vectors) ** 2).sum()
+
+        compiled = jax.jit(jax.grad(loss, (0, 1, 2, 3))).lower(made, x, vectors, radial).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    quarter = bytes_of(10**12) // 4
+    assert bytes_of(quarter) <= quarter
+
+
 def test_auto_compares_what_can_compute_the_map():
     options = {"channels": 32, "features": 8, "key": KEY}
     gaunt, exact, apart = (
