@@ -10,7 +10,7 @@ Gaunt tensor products, 2024.
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import Any, NamedTuple
 
 import e3nn_jax as e3nn
@@ -61,11 +61,11 @@ class Places(NamedTuple):
 
     def leave(self, sums: list[Array]) -> Array:
         """Return [nodes, d, channels] from the sums at the places."""
-        parts = [
+        made = (
             contract("nqc,qd->ndc", z, jnp.asarray(t, z.dtype))
             for z, t in zip(sums, self.out, strict=True)
-        ]
-        return sum(parts[1:], parts[0])
+        )
+        return reduce(jnp.add, made)
 
 
 @lru_cache(maxsize=256)
