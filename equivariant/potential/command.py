@@ -35,8 +35,7 @@ _KNOWN: dict[str, dict[str, tuple[type, ...]]] = {
     | {"validation": (*_NUMBER, *_TEXT), "test": (list,)},
     "model": dict.fromkeys(("cutoff", "neighbours", "scale", "repulsion"), _NUMBER)
     | dict.fromkeys(("channels", "degree", "edge_degree", "layers", "order"), _COUNT)
-    | {"message_channels": _COUNT}
-    | dict.fromkeys(("functions", "width"), _COUNT)
+    | dict.fromkeys(("functions", "width", "message_channels"), _COUNT)
     | dict.fromkeys(("product", "paths", "weights", "method"), _TEXT)
     | {"species": (list,), "memory_limit": (*_COUNT, *_TEXT)},
     "training": dict.fromkeys((f"{name}_weight" for name in Weights._fields), _NUMBER)
