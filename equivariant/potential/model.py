@@ -9,6 +9,7 @@ import e3nn_jax as e3nn
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from tensornet.planner import contract
@@ -49,9 +50,9 @@ class Config:
         paths: of tensor products. `"even"`: features are of natural parity (0e, 1o, 2e, ...);
             `"all"`: of both parities, with the paths of odd l1 + l2 + l3 between them.
         weights: of messages. `"per-path"`: a radial weight of each path, Clebsch-Gordan coupling;
-            `"per-degree"`: one for each degree of the edge's harmonics, so that messages are made
-            like the product: from the exact CP tables with `"cp"`, by Clebsch-Gordan's coupling
-            with `"clebsch-gordan"`, else by Gaunt's on the grid.
+            `"per-degree"`: one for each degree of the edge's harmonics, which makes a message one
+            product; its coupling is Clebsch-Gordan's with `"cp"` (whose exact tables then compute
+            it where that is fastest) and `"clebsch-gordan"`, else Gaunt's.
         message_channels: channels of messages, those of the features by default; where they are
             others, nodes mix theirs into as many before they send.
         order: of `"power"`.
@@ -117,7 +118,11 @@ class Config:
         least = {"layers": 1, "degree": 0, "width": 1, "channels": 1, "message_channels": 1}
         for name, smallest in least.items():
             got = getattr(self, name)
-            if got is not None and got < smallest:
+            if got is None and name == "message_channels":
+                continue
+            if isinstance(got, bool) or not isinstance(got, (int, np.integer)):
+                raise ValueError(f"{name}: expected an integer, got {got!r}")
+            if got < smallest:
                 raise ValueError(f"{name}: expected at least {smallest}, got {got}")
         if not self.neighbours > 0:
             raise ValueError(f"neighbours: expected a positive number, got {self.neighbours!r}")

@@ -241,6 +241,8 @@ def test_refusals():
         Config((1,), weights="shared")
     with pytest.raises(ValueError, match="message_channels: expected at least 1, got 0"):
         Config((1,), message_channels=0)
+    with pytest.raises(ValueError, match="message_channels: expected an integer, got True"):
+        Config((1,), message_channels=True)
     with pytest.raises(ValueError, match="product: expected one of"):
         Config((1,), product="cubic")
     with pytest.raises(ValueError, match=r"paths: expected one of .*, got 'odd'"):
